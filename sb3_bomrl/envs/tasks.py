@@ -1,0 +1,226 @@
+"""
+Task distributions: what a family of tasks is, apart from the environment that plays them.
+
+A distribution samples tasks, validates a task that a user gives, and lists the held-out tasks of the benchmark. One
+instance is shared by a single environment and by a batch of thousands.
+"""
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Protocol
+
+import numpy as np
+
+from sb3_bomrl.types import Task
+
+_TASK_STREAM = 1
+"""Spawn key that keeps the stream of tasks apart from the environment's own stream of the same seed."""
+
+
+class TaskDistribution(Protocol):
+    """A family of tasks: sampler, validator, and the fixed held-out tasks (``None`` where there are none)."""
+
+    @property
+    def default(self) -> Task:
+        """The task of an environment for which none was chosen."""
+
+    @property
+    def test_tasks(self) -> list[Task] | None:
+        """Fixed held-out tasks of the benchmark, or ``None``."""
+
+    def sample(self, rng: np.random.Generator, n_tasks: int) -> list[Task]:
+        """Draw ``n_tasks`` tasks."""
+
+    def check(self, task: Task) -> Task:
+        """Return the task in canonical form (a plain Python object), or raise ``ValueError``."""
+
+
+class IntervalTasks:
+    """
+    A number drawn uniformly from an interval: goal velocities.
+
+    The held-out tasks are about 0.1 apart strictly inside the interval: 0.1, 0.2, …, 1.9 for ``(0, 2)``.
+
+    :param low: lower end of the training range
+    :param high: upper end of the training range, above ``low``
+    :param name: the argument that error messages name
+    :raises ValueError: if the interval is empty or not finite
+    """
+
+    def __init__(self, low: float, high: float, name: str = "goal_range") -> None:
+        if not (np.isfinite(low) and np.isfinite(high) and low < high):
+            raise ValueError(f"{name} must be two finite numbers (low, high) with low < high, got {(low, high)}")
+        self.low, self.high = float(low), float(high)
+
+    @property
+    def default(self) -> float:
+        """The middle of the interval."""
+        return 0.5 * (self.low + self.high)
+
+    @property
+    def test_tasks(self) -> list[float]:
+        """Evenly spaced interior points."""
+        n_intervals = max(2, round((self.high - self.low) / 0.1))
+        inner = np.linspace(self.low, self.high, n_intervals + 1)[1:-1]
+        return [round(float(goal), 10) for goal in inner]
+
+    def sample(self, rng: np.random.Generator, n_tasks: int) -> list[float]:
+        """Independent uniform draws."""
+        return [float(goal) for goal in rng.uniform(self.low, self.high, size=n_tasks)]
+
+    def check(self, task: Task) -> float:
+        """Any finite number is playable, also outside the training range."""
+        if isinstance(task, (bool, np.bool_)) or not isinstance(task, Real) or not np.isfinite(float(task)):
+            raise ValueError(f"task must be a finite number (the goal velocity), got {task!r}")
+        return float(task)
+
+
+class DirectionTasks:
+    """
+    One of two directions, −1 or +1.
+
+    A sample is balanced: as many of one as of the other, in random order, the odd one out at random, so that every
+    single draw is uniform.
+    """
+
+    default = 1
+
+    @property
+    def test_tasks(self) -> list[int]:
+        """Both directions."""
+        return [-1, 1]
+
+    def sample(self, rng: np.random.Generator, n_tasks: int) -> list[int]:
+        """A balanced draw in random order."""
+        first = 1 if rng.random() < 0.5 else -1
+        directions = np.resize([first, -first], n_tasks)
+        return [int(direction) for direction in rng.permutation(directions)]
+
+    def check(self, task: Task) -> int:
+        """Accept −1 and +1."""
+        if isinstance(task, (bool, np.bool_)) or not isinstance(task, Real) or float(task) not in (-1.0, 1.0):
+            raise ValueError(f"task must be -1 or +1 (the direction), got {task!r}")
+        return 1 if float(task) > 0 else -1
+
+
+class SquareTasks:
+    """
+    A point drawn uniformly from the square ``[-half_width, half_width]²``.
+
+    The held-out tasks are a grid of ``n_grid`` × ``n_grid`` points that includes the corners.
+
+    :param half_width: half the side of the square
+    :param n_grid: held-out points per axis
+    :raises ValueError: if ``half_width`` is not positive and finite
+    """
+
+    def __init__(self, half_width: float = 0.5, n_grid: int = 5) -> None:
+        if not (np.isfinite(half_width) and half_width > 0):
+            raise ValueError(f"goal_half_width must be a finite number above 0, got {half_width!r}")
+        self.half_width, self.n_grid = float(half_width), n_grid
+
+    @property
+    def default(self) -> tuple[float, float]:
+        """The upper right corner."""
+        return (self.half_width, self.half_width)
+
+    @property
+    def test_tasks(self) -> list[tuple[float, float]]:
+        """The grid, row by row."""
+        axis = np.linspace(-self.half_width, self.half_width, self.n_grid)
+        return [(float(x), float(y)) for y in axis for x in axis]
+
+    def sample(self, rng: np.random.Generator, n_tasks: int) -> list[tuple[float, float]]:
+        """Independent uniform draws."""
+        goals = rng.uniform(-self.half_width, self.half_width, size=(n_tasks, 2))
+        return [(float(x), float(y)) for x, y in goals]
+
+    def check(self, task: Task) -> tuple[float, float]:
+        """Any pair of finite numbers is playable, also outside the square."""
+        try:
+            goal = np.asarray(task, dtype=np.float64)
+        except (TypeError, ValueError):
+            goal = np.empty(0)
+        if goal.shape != (2,) or not np.isfinite(goal).all():
+            raise ValueError(f"task must be two finite numbers (the goal's x and y), got {task!r}")
+        return (float(goal[0]), float(goal[1]))
+
+
+class TaskStream:
+    """
+    The generator that tasks are drawn from, apart from the environment's ``np_random``.
+
+    Seeded by :meth:`seed` if that was called, else by the seeds of the environment's resets, else by the operating
+    system.
+    """
+
+    def __init__(self) -> None:
+        self._rng: np.random.Generator | None = None
+        self._seed: int | None = None
+        self._is_fixed = False
+
+    def seed(self, seed: int | None) -> None:
+        """
+        Seed the tasks; seeds of later resets no longer matter.
+
+        :param seed: a non-negative integer, or ``None`` to go back to the seeds of the resets
+        :raises ValueError: for anything else
+        """
+        if seed is not None and (isinstance(seed, (bool, np.bool_)) or not isinstance(seed, Integral) or seed < 0):
+            raise ValueError(f"seed must be a non-negative integer or None, got {seed!r}")
+        self._seed, self._rng = (None if seed is None else int(seed)), None
+        self._is_fixed = seed is not None
+
+    def on_reset(self, seed: int | None) -> bool:
+        """
+        Take the seed of a reset, unless the tasks were seeded on their own.
+
+        :return: whether it was taken
+        """
+        if seed is None or self._is_fixed:
+            return False
+        self._seed, self._rng = seed, None
+        return True
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The generator, made on first use."""
+        if self._rng is None:
+            sequence = np.random.SeedSequence(self._seed, spawn_key=(_TASK_STREAM,))
+            self._rng = np.random.default_rng(sequence)
+        return self._rng
+
+
+def check_n_tasks(n_tasks: int) -> int:
+    """
+    Validate the number of tasks to sample.
+
+    :raises ValueError: unless it is a positive integer
+    """
+    if isinstance(n_tasks, (bool, np.bool_)) or not isinstance(n_tasks, Integral) or n_tasks < 1:
+        raise ValueError(f"n_tasks must be an integer of at least 1, got {n_tasks!r}")
+    return int(n_tasks)
+
+
+def check_horizon(horizon: int) -> int:
+    """
+    Validate an episode length.
+
+    :raises ValueError: unless it is a positive integer
+    """
+    if isinstance(horizon, (bool, np.bool_)) or not isinstance(horizon, Integral) or horizon < 1:
+        raise ValueError(f"horizon must be an integer of at least 1 (steps per episode), got {horizon!r}")
+    return int(horizon)
+
+
+def check_range(goal_range: Sequence[float]) -> tuple[float, float]:
+    """
+    Unpack a training range.
+
+    :raises ValueError: unless it has two entries
+    """
+    try:
+        low, high = goal_range
+        return float(low), float(high)
+    except (TypeError, ValueError):
+        raise ValueError(f"goal_range must be two numbers (low, high), got {goal_range!r}") from None

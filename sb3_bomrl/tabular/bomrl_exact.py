@@ -1,0 +1,156 @@
+r"""
+BO-MRL in finite MDPs, exactly: Algorithm 1 with expectations in place of samples.
+
+::
+
+    initialise the meta-logits phi
+    repeat:
+        for every task: theta' = argmin F(theta, phi)      lower level, Eq. (A2), closed form or Newton
+        objective = mean over tasks of J(pi_theta')        upper level, Eq. (A1), by linear solves
+        phi = phi + step along d objective / d phi         hypergradient, Eq. (A3), by implicit differentiation
+"""
+
+import math
+
+import torch as th
+
+from sb3_bomrl.tabular.adaptation import adaptation_path
+from sb3_bomrl.tabular.distances import check_distance
+from sb3_bomrl.tabular.mdp import FiniteMDP
+from sb3_bomrl.tabular.solvers import expected_return
+
+OPTIMIZERS = ("adam", "gradient_ascent")
+
+
+class ExactMetaLearner:
+    """
+    Meta-training on exact values; a method is a way to adapt, given by ``adaptation_path``.
+
+    :param mdps: training tasks, a batch of shape (n_tasks,)
+    :param learning_rate: step size of the outer level
+    :param optimizer: ``"adam"`` or ``"gradient_ascent"`` (constant step, no momentum)
+    :param n_adaptation_steps: number K of adaptations that meta-training looks ahead
+    :param meta_logits: start, shape (S, A); None for the uniform policy
+    :raises ValueError: if an argument is out of range
+    """
+
+    def __init__(
+        self,
+        mdps: FiniteMDP,
+        learning_rate: float = 0.03,
+        optimizer: str = "adam",
+        n_adaptation_steps: int = 1,
+        meta_logits: th.Tensor | None = None,
+    ) -> None:
+        if len(mdps.batch_shape) != 1:
+            raise ValueError(f"mdps must be a batch of tasks, shape (n_tasks,), got batch shape {mdps.batch_shape}")
+        if not (math.isfinite(learning_rate) and learning_rate > 0):
+            raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {optimizer!r}")
+        if n_adaptation_steps < 1:
+            raise ValueError(f"n_adaptation_steps must be at least 1, got {n_adaptation_steps}")
+        shape = (mdps.n_states, mdps.n_actions)
+        start = th.zeros(shape, dtype=th.float64) if meta_logits is None else meta_logits.detach().to(th.float64)
+        if start.shape != shape:
+            raise ValueError(f"meta_logits must have shape {shape} (states, actions), got {tuple(start.shape)}")
+        self.mdps = mdps
+        self.n_adaptation_steps = n_adaptation_steps
+        self.meta_logits = start.clone().requires_grad_(True)
+        kind = th.optim.Adam if optimizer == "adam" else th.optim.SGD
+        self._optimizer = kind([self.meta_logits], lr=learning_rate, maximize=True)
+        self.history: dict[str, list[float]] = {"post_adapt_return": [], "meta_gradient_norm": []}
+
+    @property
+    def meta_policy(self) -> th.Tensor:
+        """Probabilities of the meta-policy, shape (S, A)."""
+        return th.softmax(self.meta_logits.detach(), dim=-1)
+
+    def adaptation_path(self, mdps: FiniteMDP, n_adaptation_steps: int) -> list[th.Tensor]:
+        """
+        Logits before the first and after every adaptation of the meta-policy.
+
+        :param mdps: tasks to adapt to
+        :param n_adaptation_steps: K
+        :return: K + 1 tables of shape (n_tasks, S, A), differentiable in ``self.meta_logits``
+        """
+        raise NotImplementedError
+
+    def meta_objective(self) -> th.Tensor:
+        """Eq. (A1): mean return over the training tasks after adaptation, differentiable in ``self.meta_logits``."""
+        logits = self.adaptation_path(self.mdps, self.n_adaptation_steps)[-1]
+        return expected_return(self.mdps, th.softmax(logits, dim=-1)).mean()
+
+    def learn(self, n_iterations: int) -> "ExactMetaLearner":
+        """
+        Take outer steps; ``history`` gets the objective and the norm of its gradient before each.
+
+        :param n_iterations: number of outer steps
+        :return: self
+        """
+        for _ in range(n_iterations):
+            self._optimizer.zero_grad()
+            objective = self.meta_objective()
+            objective.backward()
+            assert self.meta_logits.grad is not None
+            self.history["post_adapt_return"].append(objective.item())
+            self.history["meta_gradient_norm"].append(self.meta_logits.grad.norm().item())
+            self._optimizer.step()
+        return self
+
+    def evaluate(self, mdps: FiniteMDP, n_adaptation_steps: int = 1) -> th.Tensor:
+        """
+        Returns before the first and after every adaptation.
+
+        :param mdps: tasks, e.g. held-out ones
+        :param n_adaptation_steps: K
+        :return: J, shape (K + 1, n_tasks)
+        """
+        with th.no_grad():
+            path = self.adaptation_path(mdps, n_adaptation_steps)
+            return th.stack([expected_return(mdps, th.softmax(logits, dim=-1)) for logits in path])
+
+
+class BOMRLExact(ExactMetaLearner):
+    """
+    BO-MRL with an exact lower level.
+
+    :param mdps: training tasks, a batch of shape (n_tasks,)
+    :param distance: ``"kl_meta_task"`` Alg(1), ``"kl_task_meta"`` Alg(2) or ``"parameter"`` Alg(3)
+    :param reg_coef: lambda, weight of the distance, > 0
+    :param sampling_term: True for the whole hypergradient, (A4) + (A5); False for the distance term (A4) alone
+    :param learning_rate: step size of the outer level
+    :param optimizer: ``"adam"`` or ``"gradient_ascent"``
+    :param n_adaptation_steps: number K of adaptations that meta-training looks ahead
+    :param meta_logits: start, shape (S, A); None for the uniform policy
+    :raises ValueError: if an argument is out of range
+    """
+
+    def __init__(
+        self,
+        mdps: FiniteMDP,
+        distance: str,
+        reg_coef: float,
+        sampling_term: bool = True,
+        learning_rate: float = 0.03,
+        optimizer: str = "adam",
+        n_adaptation_steps: int = 1,
+        meta_logits: th.Tensor | None = None,
+    ) -> None:
+        super().__init__(mdps, learning_rate, optimizer, n_adaptation_steps, meta_logits)
+        check_distance(distance)
+        if not (math.isfinite(reg_coef) and reg_coef > 0):
+            raise ValueError(f"reg_coef must be positive and finite, got {reg_coef}")
+        self.distance, self.reg_coef, self.sampling_term = distance, reg_coef, sampling_term
+
+    def adaptation_path(self, mdps: FiniteMDP, n_adaptation_steps: int) -> list[th.Tensor]:
+        """
+        Solve the lower level, Eq. (A2), ``n_adaptation_steps`` times in a row.
+
+        :param mdps: tasks to adapt to
+        :param n_adaptation_steps: K
+        :return: K + 1 tables of shape (n_tasks, S, A)
+        """
+        return adaptation_path(
+            mdps, self.meta_logits, self.distance, self.reg_coef, n_adaptation_steps, self.sampling_term
+        )

@@ -1,0 +1,109 @@
+"""
+Data that travels between the layers.
+
+Axis order is ``(n_tasks, n_steps, n_envs_per_task, ...)`` everywhere: tasks are a batch axis.
+"""
+
+from typing import Any, NamedTuple, TypeAlias
+
+import torch as th
+
+Params: TypeAlias = dict[str, th.Tensor]
+"""Parameters by name; stacked parameters carry a leading task axis, ``(n_tasks, *shape)``."""
+
+Task: TypeAlias = Any
+"""Whatever an environment's ``set_task`` accepts: a number, an array, a dictionary; ``None`` is "the only task"."""
+
+Observations: TypeAlias = th.Tensor | dict[str, th.Tensor]
+"""A tensor, or a dictionary of tensors for ``spaces.Dict``."""
+
+
+class Rollout(NamedTuple):
+    """
+    What one data collection returns, for all tasks at once.
+
+    ``n, T, E`` below are ``n_tasks, n_steps, n_envs_per_task``. Every phase begins with a reset, so the first step of
+    each environment is the first step of an episode.
+
+    :param observations: (n, T, E, \\*obs_shape), or a dictionary of such
+    :param actions: (n, T, E, \\*action_shape), as the action distribution samples them (not clipped)
+    :param log_probs: (n, T, E), of the actions under the policy that acted
+    :param rewards: (n, T, E)
+    :param episode_starts: (n, T, E) bool, the observation is the first one of an episode
+    :param episode_ends: (n, T, E) bool, nothing after this step belongs to the same episode: it terminated, was
+        truncated, or the collection stopped there
+    :param bootstraps: (n, T, E) bool, the subset of ``episode_ends`` that did not terminate: their future is worth
+        the value of the final observation
+    :param final_observations: (n_bootstraps, \\*obs_shape), the observation after each step in ``bootstraps``, in the
+        row-major order of the mask
+    :param mask: (n, T, E) bool, the steps that count; ``False`` is padding
+    :param advantages: (n, T, E), as estimated, neither centred nor scaled
+    """
+
+    observations: Observations
+    actions: th.Tensor
+    log_probs: th.Tensor
+    rewards: th.Tensor
+    episode_starts: th.Tensor
+    episode_ends: th.Tensor
+    bootstraps: th.Tensor
+    final_observations: Observations
+    mask: th.Tensor
+    advantages: th.Tensor
+
+    @property
+    def n_tasks(self) -> int:
+        """Length of the task axis."""
+        return self.rewards.shape[0]
+
+
+class Batch(NamedTuple):
+    """
+    A rollout as the learning phase reads it, steps and environments joined to ``n_samples`` = T · E.
+
+    :param observations: (n_tasks, n_samples, \\*obs_shape), preprocessed for the network, or a dictionary of such
+    :param actions: (n_tasks, n_samples, \\*action_shape)
+    :param log_probs: (n_tasks, n_samples), under the policy that acted
+    :param advantages: (n_tasks, n_samples)
+    :param weights: (n_tasks, n_samples), non-negative, sum to one per task: the estimate of the state visitation
+    """
+
+    observations: Observations
+    actions: th.Tensor
+    log_probs: th.Tensor
+    advantages: th.Tensor
+    weights: th.Tensor
+
+
+class Experience(NamedTuple):
+    """
+    One phase's data in both forms.
+
+    :param rollout: with its time axis
+    :param batch: as the learning phase reads it
+    """
+
+    rollout: Rollout
+    batch: Batch
+
+
+class Adaptation(NamedTuple):
+    """
+    The solution of the lower level, Eq. (A2), for all tasks at once.
+
+    :param params: adapted parameters θ', each of shape (n_tasks, \\*shape)
+    :param n_steps: (n_tasks,) optimisation steps taken
+    :param objective: (n_tasks,) F(θ', φ)
+    :param distance: (n_tasks,) D(φ, θ')
+    :param kl: (n_tasks,) mean KL(π_φ ‖ π_θ') in nats, whatever the distance
+    :param gradient_norm: (n_tasks,) ‖∇_θ F(θ', φ)‖
+    :param status: (n_tasks,) int, see :class:`~sb3_bomrl.core.inner_solvers.InnerStatus`
+    """
+
+    params: Params
+    n_steps: th.Tensor
+    objective: th.Tensor
+    distance: th.Tensor
+    kl: th.Tensor
+    gradient_norm: th.Tensor
+    status: th.Tensor

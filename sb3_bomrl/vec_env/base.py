@@ -1,0 +1,284 @@
+"""An SB3 ``VecEnv`` whose environments are rows of arrays: everything but the arrays."""
+
+import logging
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+
+from sb3_bomrl.envs.tasks import TaskDistribution, check_horizon
+from sb3_bomrl.types import Task
+from sb3_bomrl.vec_env.env_view import EnvView
+
+_logger = logging.getLogger("sb3_bomrl")
+
+Ids = npt.NDArray[np.intp]
+
+
+class ArrayStep:
+    """
+    What one step of the whole batch returns.
+
+    :param obs: observations after the step, before any reset, (n_envs, \\*shape)
+    :param rewards: (n_envs,)
+    :param terminated: (n_envs,), true where the MDP ended; ``None`` if it never does
+    :param diverged: (n_envs,), true where the simulation broke down; ``None`` if it cannot
+    """
+
+    __slots__ = ("diverged", "obs", "rewards", "terminated")
+
+    def __init__(
+        self,
+        obs: npt.NDArray,
+        rewards: npt.NDArray,
+        terminated: npt.NDArray[np.bool_] | None = None,
+        diverged: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        self.obs, self.rewards, self.terminated, self.diverged = obs, rewards, terminated, diverged
+
+
+class BatchTaskVecEnv(VecEnv):
+    """
+    Base class of the fast vectorised environments, each environment with its own task.
+
+    It keeps the ``VecEnv`` contract: seeds, automatic resets, ``terminal_observation`` and ``TimeLimit.truncated``,
+    ``env_method`` and ``get_attr``, tasks. A family supplies array functions:
+
+    - :meth:`reset_rows` starts new episodes in some rows,
+    - :meth:`step_rows` steps all rows,
+    - :meth:`apply_tasks` writes tasks into arrays,
+    - :meth:`info_columns`, optionally: arrays that the infos of finished episodes carry,
+    - :meth:`allocate_rows`, optionally: makes the arrays, once ``num_envs`` is known,
+    - :meth:`render_row`, optionally: an image of one row.
+
+    The constructor allocates, then applies the family's default task to every row.
+
+    The info of a step is ``{"task": ..., "TimeLimit.truncated": ...}``; where an episode ends it also has
+    ``terminal_observation``, the family's columns, and ``diverged`` if the simulation broke down.
+
+    :param n_envs: number of environments
+    :param observation_space: of one environment
+    :param action_space: of one environment
+    :param task_distribution: the family's tasks
+    :param horizon: steps per episode
+    :param render_mode: ``"rgb_array"`` or ``None``
+    :param spec: Gymnasium's specification, for ``get_attr("spec")``
+    :raises ValueError: if ``n_envs`` or ``horizon`` is not a positive integer, or the render mode is unknown
+    """
+
+    def __init__(
+        self,
+        n_envs: int,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        task_distribution: TaskDistribution,
+        horizon: int,
+        render_mode: str | None = None,
+        spec: EnvSpec | None = None,
+    ) -> None:
+        if isinstance(n_envs, bool) or not isinstance(n_envs, (int, np.integer)) or n_envs < 1:
+            raise ValueError(f"n_envs must be an integer of at least 1, got {n_envs!r}")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode must be None or 'rgb_array' in a batch, got {render_mode!r}")
+        self.num_envs = int(n_envs)
+        self.observation_space, self.action_space = observation_space, action_space
+        self.horizon = check_horizon(horizon)
+        self.env_render_mode = render_mode
+        self.spec = spec
+        self.task_distribution = task_distribution
+        self.n_diverged = 0
+        self.views = [EnvView(self, i) for i in range(self.num_envs)]
+        self._all_ids = np.arange(self.num_envs)
+        self._n_elapsed = np.zeros(self.num_envs, dtype=np.int64)
+        self._tasks: list[Task] = [task_distribution.default] * self.num_envs
+        self._actions: npt.NDArray | None = None
+        self._is_reset = False
+        super().__init__(self.num_envs, observation_space, action_space)
+        self.allocate_rows()
+        self.apply_tasks(self._all_ids, self._tasks)
+
+    # ------------------------------------------------------------------ what a family supplies
+    def allocate_rows(self) -> None:
+        """Make the arrays of ``num_envs`` rows; the constructor calls it before it applies the first tasks."""
+
+    @abstractmethod
+    def reset_rows(self, ids: Ids) -> npt.NDArray:
+        """
+        Start new episodes; random numbers come from ``self.views[i].np_random``.
+
+        :param ids: rows, increasing
+        :return: their first observations, (len(ids), \\*shape)
+        """
+
+    @abstractmethod
+    def step_rows(self, actions: npt.NDArray) -> ArrayStep:
+        """
+        Step every row.
+
+        :param actions: (n_envs, \\*shape)
+        :return: new arrays, not views of the state
+        """
+
+    @abstractmethod
+    def apply_tasks(self, ids: Ids, tasks: Sequence[Task]) -> None:
+        """
+        Write tasks into the family's arrays.
+
+        :param ids: rows, in any order
+        :param tasks: one per row, in canonical form
+        """
+
+    def info_columns(self) -> dict[str, npt.NDArray]:
+        """
+        :return: arrays of the last step, (n_envs,), for the infos of episodes that end
+        """
+        return {}
+
+    def reset_info(self, index: int) -> dict[str, Any]:
+        """
+        :return: what the info of a reset holds besides the task
+        """
+        return {}
+
+    def render_row(self, index: int) -> npt.NDArray[np.uint8]:
+        """
+        :return: an image of one row
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot render")
+
+    # ------------------------------------------------------------------ tasks
+    def set_tasks(self, tasks: Sequence[Task], indices: Iterable[int] | None = None) -> None:
+        """
+        Give environments their tasks, all at once and with immediate effect.
+
+        :param tasks: one per environment
+        :param indices: which environments, ``None`` for all
+        :raises ValueError: if their number differs from that of the environments, or one is not a task
+        """
+        ids = self._all_ids if indices is None else np.asarray(list(indices), dtype=np.intp)
+        if len(tasks) != len(ids):
+            raise ValueError(f"tasks must hold one task per environment, {len(ids)}, got {len(tasks)}")
+        checked = [self.task_distribution.check(task) for task in tasks]
+        for i, task in zip(ids, checked, strict=True):
+            self._tasks[i] = task
+        self.apply_tasks(ids, checked)
+
+    def get_tasks(self) -> list[Task]:
+        """
+        :return: the task of every environment
+        """
+        return list(self._tasks)
+
+    def get_task(self, index: int) -> Task:
+        """
+        :return: the task of one environment
+        """
+        return self._tasks[index]
+
+    # ------------------------------------------------------------------ VecEnv
+    def reset(self) -> npt.NDArray:
+        """Start a new episode everywhere."""
+        for view, seed in zip(self.views, self._seeds, strict=True):
+            view.on_reset(seed)
+        self._reset_seeds()
+        self._reset_options()
+        self._n_elapsed[:] = 0
+        obs = self.reset_rows(self._all_ids)
+        self._is_reset = True
+        for i in range(self.num_envs):
+            self.reset_infos[i] = {"task": self._tasks[i], **self.reset_info(i)}
+        return obs
+
+    def step_async(self, actions: npt.NDArray) -> None:
+        """
+        Take the actions of the next :meth:`step_wait`.
+
+        :param actions: (n_envs, \\*shape)
+        :raises ValueError: if they have another shape
+        :raises RuntimeError: before the first reset
+        """
+        if not self._is_reset:
+            raise RuntimeError("call reset() before step()")
+        expected = (self.num_envs, *(self.action_space.shape or ()))
+        if np.shape(actions) != expected:
+            raise ValueError(f"actions must have shape {expected}, got {np.shape(actions)}")
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step every environment and reset those whose episode ended."""
+        assert self._actions is not None
+        result = self.step_rows(self._actions)
+        self._n_elapsed += 1
+        truncated = self._n_elapsed >= self.horizon
+        dones = truncated
+        if result.terminated is not None:
+            dones = truncated | result.terminated
+            truncated = truncated & ~result.terminated
+        if result.diverged is not None and result.diverged.any():
+            self._count_diverged(int(result.diverged.sum()))
+            dones, truncated = dones | result.diverged, truncated | result.diverged
+        infos: list[dict[str, Any]] = [{"task": task, "TimeLimit.truncated": False} for task in self._tasks]
+        if dones.any():
+            self._finish(np.flatnonzero(dones), result, truncated, infos)
+        return result.obs, result.rewards.astype(np.float32), dones, infos
+
+    def _count_diverged(self, n_new: int) -> None:
+        self.n_diverged += n_new
+        _logger.warning("%d of %d simulations diverged and are reset, %d in all", n_new, self.num_envs, self.n_diverged)
+
+    def _finish(
+        self, ids: Ids, result: ArrayStep, truncated: npt.NDArray[np.bool_], infos: list[dict[str, Any]]
+    ) -> None:
+        """Complete the infos of the episodes that ended, and start the next ones in place."""
+        columns = {name: column[ids].tolist() for name, column in self.info_columns().items()}
+        for k, i in enumerate(ids):
+            info = infos[i]
+            info["TimeLimit.truncated"] = bool(truncated[i])
+            info["terminal_observation"] = result.obs[i].copy()
+            if result.diverged is not None and result.diverged[i]:
+                info["diverged"] = True
+            else:
+                info.update((name, column[k]) for name, column in columns.items())
+        self._n_elapsed[ids] = 0
+        result.obs[ids] = self.reset_rows(ids)
+        for i in ids:
+            self.reset_infos[i] = {"task": self._tasks[i], **self.reset_info(int(i))}
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Read an attribute of the environments, see :class:`~sb3_bomrl.vec_env.env_view.EnvView`."""
+        return [getattr(self.views[i], attr_name) for i in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of the environments; those that the batch shares are read-only."""
+        for i in self._get_indices(indices):
+            setattr(self.views[i], attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **kwargs: Any
+    ) -> list[Any]:
+        """Call a method of the environments, see :class:`~sb3_bomrl.vec_env.env_view.EnvView`."""
+        return [getattr(self.views[i], method_name)(*method_args, **kwargs) for i in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """No environment of a batch is wrapped."""
+        return [False for _ in self._get_indices(indices)]
+
+    def render_one(self, index: int) -> npt.NDArray[np.uint8] | None:
+        """
+        :return: an image of one environment, ``None`` unless the render mode is ``"rgb_array"``
+        """
+        return self.render_row(index) if self.env_render_mode == "rgb_array" else None
+
+    def get_images(self) -> Sequence[npt.NDArray[np.uint8] | None]:
+        """Images of all environments."""
+        return [self.render_one(i) for i in range(self.num_envs)]

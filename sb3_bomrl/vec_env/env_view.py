@@ -1,0 +1,109 @@
+"""One environment of a batch, as ``env_method`` and ``get_attr`` see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sb3_bomrl.envs.tasks import TaskStream, check_n_tasks
+from sb3_bomrl.types import Task
+
+if TYPE_CHECKING:
+    from sb3_bomrl.vec_env.base import BatchTaskVecEnv
+
+
+class EnvView:
+    """
+    The methods and attributes of one environment of a :class:`~sb3_bomrl.vec_env.base.BatchTaskVecEnv`.
+
+    It has what a :class:`~sb3_bomrl.envs.base.TaskEnv` has, except ``reset`` and ``step``, which a batch does for
+    all of its environments. Other attributes can be set on it and are read back.
+
+    :param venv: the batch
+    :param index: which of its environments
+    """
+
+    def __init__(self, venv: BatchTaskVecEnv, index: int) -> None:
+        self._venv = venv
+        self._index = index
+        self.task_stream = TaskStream()
+        self._np_random: np.random.Generator | None = None
+        self._seed: int | None = None
+
+    def set_task(self, task: Task) -> None:
+        """Switch this environment to a task at once."""
+        self._venv.set_tasks([task], indices=[self._index])
+
+    def get_task(self) -> Task:
+        """The task of this environment."""
+        return self._venv.get_task(self._index)
+
+    def sample_tasks(self, n_tasks: int) -> list[Task]:
+        """Draw tasks from this environment's task generator."""
+        return self._venv.task_distribution.sample(self.task_stream.rng, check_n_tasks(n_tasks))
+
+    def seed_tasks(self, seed: int | None) -> None:
+        """Seed this environment's task generator."""
+        self.task_stream.seed(seed)
+
+    def render(self) -> Any:
+        """An image of this environment."""
+        return self._venv.render_one(self._index)
+
+    @property
+    def test_tasks(self) -> list[Task] | None:
+        """Held-out tasks of the family."""
+        return self._venv.task_distribution.test_tasks
+
+    @property
+    def horizon(self) -> int:
+        """Steps per episode."""
+        return self._venv.horizon
+
+    @property
+    def np_random(self) -> np.random.Generator:
+        """Gymnasium's generator of this environment, made on first use."""
+        if self._np_random is None:
+            self._np_random = new_generator(self._seed)
+        return self._np_random
+
+    def on_reset(self, seed: int | None) -> None:
+        """Take the seed of a reset, as ``reset(seed=...)`` of a single environment does."""
+        if seed is not None:
+            self._seed, self._np_random = seed, None
+        self.task_stream.on_reset(seed)
+
+    @property
+    def render_mode(self) -> str | None:
+        """``"rgb_array"`` or ``None``."""
+        return self._venv.env_render_mode
+
+    @property
+    def observation_space(self) -> Any:
+        """The space of one observation."""
+        return self._venv.observation_space
+
+    @property
+    def action_space(self) -> Any:
+        """The space of one action."""
+        return self._venv.action_space
+
+    @property
+    def spec(self) -> Any:
+        """Gymnasium's specification, ``None`` for a batch made without an id."""
+        return self._venv.spec
+
+    @property
+    def unwrapped(self) -> EnvView:
+        """Itself: nothing is wrapped."""
+        return self
+
+
+def new_generator(seed: int | None) -> np.random.Generator:
+    """
+    The generator that Gymnasium's ``reset(seed=seed)`` makes.
+
+    :param seed: a non-negative integer, or ``None`` for a random seed
+    """
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
