@@ -70,6 +70,7 @@ def adaptation_path(
         raise ValueError(f"reg_coef must be positive and finite, got {reg_coef}")
     if n_adaptation_steps < 0:
         raise ValueError(f"n_adaptation_steps must be at least 0, got {n_adaptation_steps}")
+    meta_logits = meta_logits.to(th.float64)
     logits = meta_logits.expand(*mdp.batch_shape, *meta_logits.shape[-2:]) if meta_logits.dim() == 2 else meta_logits
     path = [logits if distance == "parameter" else th.log_softmax(logits, dim=-1)]
     for _ in range(n_adaptation_steps):

@@ -21,6 +21,7 @@ def policy_gradient_step(mdp: FiniteMDP, logits: th.Tensor, step_size: float) ->
     :param step_size: alpha
     :return: logits, shape (..., S, A), differentiable
     """
+    logits = logits.to(th.float64)
     policy = th.softmax(logits, dim=-1)
     values, q_values = policy_value(mdp, policy)
     visitation = state_visitation(mdp, policy) / (1 - mdp.gamma)

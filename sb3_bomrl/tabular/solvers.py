@@ -10,6 +10,7 @@ import torch as th
 from sb3_bomrl.tabular.mdp import FiniteMDP
 
 _IMPROVEMENT_TOLERANCE = 1e-12
+_SUM_TOLERANCE = 1e-5
 
 
 def policy_value(mdp: FiniteMDP, policy: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
@@ -19,8 +20,9 @@ def policy_value(mdp: FiniteMDP, policy: th.Tensor) -> tuple[th.Tensor, th.Tenso
     :param mdp: MDP or batch of MDPs
     :param policy: probabilities, shape (..., S, A)
     :return: V of shape (..., S) and Q of shape (..., S, A)
+    :raises ValueError: if the policy's shape does not fit, or a row does not sum to 1
     """
-    _check_policy(mdp, policy)
+    policy = _checked(mdp, policy)
     matrix = _bellman_matrix(mdp, policy)
     expected_reward = (policy * mdp.reward).sum(dim=-1)
     values = th.linalg.solve(matrix, expected_reward.unsqueeze(-1)).squeeze(-1)
@@ -47,7 +49,7 @@ def state_visitation(mdp: FiniteMDP, policy: th.Tensor, initial: th.Tensor | Non
     :param initial: distribution of the first state, shape (..., S); None for the MDP's own
     :return: nu, shape (..., S); sums to 1
     """
-    _check_policy(mdp, policy)
+    policy = _checked(mdp, policy)
     matrix = _bellman_matrix(mdp, policy).transpose(-1, -2)
     start = mdp.initial if initial is None else initial
     return (1 - mdp.gamma) * th.linalg.solve(matrix, start.expand(matrix.shape[:-1]).unsqueeze(-1)).squeeze(-1)
@@ -103,8 +105,16 @@ def _bellman_matrix(mdp: FiniteMDP, policy: th.Tensor) -> th.Tensor:
     return identity - mdp.gamma * transition_under(mdp, policy)
 
 
-def _check_policy(mdp: FiniteMDP, policy: th.Tensor) -> None:
+def _checked(mdp: FiniteMDP, policy: th.Tensor) -> th.Tensor:
+    """The policy in double precision, if it is one."""
     if policy.shape[-2:] != mdp.reward.shape[-2:]:
         raise ValueError(
             f"policy must have shape (..., {mdp.n_states}, {mdp.n_actions}) (S, A), got {tuple(policy.shape)}"
         )
+    sums = policy.detach().sum(dim=-1)
+    if not bool(((sums - 1).abs() <= _SUM_TOLERANCE).all()):
+        raise ValueError(
+            f"policy must hold probabilities that sum to 1 over the actions, "
+            f"got sums from {sums.min().item():g} to {sums.max().item():g}"
+        )
+    return policy.to(th.float64)

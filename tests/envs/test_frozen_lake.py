@@ -145,8 +145,9 @@ def test_mean_discounted_return_of_episodes_is_the_exact_one(is_slippery):
 
 
 def test_slips_are_seeded_and_uniform():
+    env = FrozenLakeHighVarianceEnv(is_slippery=True, task=("SFFF", "FFFF", "FFFF", "FFFG"))
+
     def episode(seed: int) -> list[int]:
-        env = FrozenLakeHighVarianceEnv(is_slippery=True, task=("SFFF", "FFFF", "FFFF", "FFFG"))
         env.reset(seed=seed)
         return [int(env.step(RIGHT)[0]) for _ in range(20)]
 

@@ -7,6 +7,7 @@ import torch as th
 
 from sb3_bomrl.tabular import (
     FiniteMDP,
+    adapt,
     expected_return,
     lake_mdp,
     optimal_policy,
@@ -93,6 +94,20 @@ def test_batch_axes_broadcast():
 def test_wrong_policy_shape_is_named():
     with pytest.raises(ValueError, match=r"policy must have shape \(..., 4, 3\)"):
         policy_value(FiniteMDP.random(4, 3, 0.9, 0), th.ones(3, 4, dtype=th.float64))
+
+
+def test_what_is_no_policy_is_named():
+    mdp = FiniteMDP.random(4, 3, 0.9, 0)
+    with pytest.raises(ValueError, match="sums from 3 to 3"):
+        policy_value(mdp, th.ones(4, 3))
+    with pytest.raises(ValueError, match="sum to 1 over the actions"):
+        state_visitation(mdp, th.full((4, 3), th.nan))
+
+
+def test_single_precision_policies_are_accepted():
+    mdp, policy = FiniteMDP.random(4, 3, 0.9, 0), th.full((4, 3), 1 / 3)
+    th.testing.assert_close(expected_return(mdp, policy), expected_return(mdp, policy.double()))
+    assert adapt(mdp, th.zeros(4, 3), "kl_task_meta", 1.0).dtype == th.float64
 
 
 @pytest.mark.parametrize("family", ["high_variance", "low_variance"])

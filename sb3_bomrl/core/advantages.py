@@ -1,0 +1,127 @@
+"""Returns, generalised advantages and a linear baseline, for all tasks at once and without a loop over time."""
+
+import torch as th
+
+from sb3_bomrl.core.scan import reverse_scan
+
+
+def discounted_returns(
+    rewards: th.Tensor, episode_ends: th.Tensor, gamma: float, bootstrap_values: th.Tensor | None = None
+) -> th.Tensor:
+    """
+    R_t = Σ_{u≥t} γ^{u−t} r_u to the end of the episode, plus the discounted value of what was cut off.
+
+    :param rewards: (n_tasks, n_steps, n_envs)
+    :param episode_ends: (n_tasks, n_steps, n_envs) bool, last steps of episodes
+    :param gamma: discount factor in [0, 1]
+    :param bootstrap_values: (n_tasks, n_steps, n_envs), value of the observation after a step that ended an episode
+        without terminating it; 0 elsewhere
+    :return: (n_tasks, n_steps, n_envs)
+    """
+    if bootstrap_values is not None:
+        rewards = rewards + gamma * bootstrap_values
+    return reverse_scan(rewards, gamma * (~episode_ends).to(rewards.dtype))
+
+
+def generalized_advantages(
+    rewards: th.Tensor,
+    values: th.Tensor,
+    bootstrap_values: th.Tensor,
+    episode_ends: th.Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> th.Tensor:
+    """
+    Generalised advantage estimation (Schulman et al., 2016, Eq. 16): A_t = Σ_u (γ λ)^{u−t} δ_u.
+
+    :param rewards: (n_tasks, n_steps, n_envs)
+    :param values: (n_tasks, n_steps, n_envs), V(s_t)
+    :param bootstrap_values: (n_tasks, n_steps, n_envs), V(s_{t+1}) where an episode was cut off, 0 elsewhere
+    :param episode_ends: (n_tasks, n_steps, n_envs) bool, last steps of episodes
+    :param gamma: discount factor in [0, 1]
+    :param gae_lambda: λ of GAE in [0, 1]; 1 gives returns minus values
+    :return: (n_tasks, n_steps, n_envs)
+    """
+    following = th.cat([values[:, 1:], th.zeros_like(values[:, :1])], dim=1)
+    next_values = th.where(episode_ends, bootstrap_values, following)
+    deltas = rewards + gamma * next_values - values
+    return reverse_scan(deltas, gamma * gae_lambda * (~episode_ends).to(deltas.dtype))
+
+
+def baseline_features(observations: th.Tensor) -> th.Tensor:
+    """
+    Features of the linear baseline: the observation, its square, and a constant (Duan et al., 2016, without time).
+
+    Time is left out because a value that is bootstrapped at a time limit must not depend on the time left.
+
+    :param observations: (..., obs_dim)
+    :return: (..., 2 · obs_dim + 1), double precision
+    """
+    o = observations.double().clamp(-10.0, 10.0)
+    return th.cat([o, o.square(), th.ones_like(o[..., :1])], dim=-1)
+
+
+def fit_linear_baseline(
+    features: th.Tensor,
+    final_features: th.Tensor,
+    rewards: th.Tensor,
+    episode_ends: th.Tensor,
+    bootstraps: th.Tensor,
+    mask: th.Tensor,
+    gamma: float,
+    ridge: float = 1e-5,
+) -> th.Tensor:
+    r"""
+    Fit V(s) = wᵀf(s) per task to the returns it bootstraps itself, in closed form.
+
+    The return of a step is R_t + γ^n wᵀf(s_T) where its episode was cut off at s_T, n steps later. Asking that the
+    least-squares fit to these targets be w itself gives one linear system (LSTD(1), Boyan, 2002):
+
+        [Σ_t f_t (f_t − b_t)ᵀ + ε I] w = Σ_t f_t R_t,    b_t = γ^n f(s_T), 0 where the episode terminated.
+
+    Without cut-off episodes it is ridge regression on the returns.
+
+    :param features: f_t, (n_tasks, n_steps, n_envs, n_features)
+    :param final_features: f(s_T), (n_bootstraps, n_features), in the row-major order of ``bootstraps``
+    :param rewards: (n_tasks, n_steps, n_envs)
+    :param episode_ends: (n_tasks, n_steps, n_envs) bool
+    :param bootstraps: (n_tasks, n_steps, n_envs) bool, the ends that were cut off
+    :param mask: (n_tasks, n_steps, n_envs) bool, the steps that count
+    :param gamma: discount factor in [0, 1]
+    :param ridge: ε, relative to the mean squared feature
+    :return: w, (n_tasks, n_features), double precision
+    """
+    goes_on = (~episode_ends).double()
+    returns = reverse_scan(rewards.double(), gamma * goes_on)
+
+    # b_t: every step finds the end of its episode, and the end its row of final_features
+    steps_left = reverse_scan(th.ones_like(goes_on), goes_on)
+    index = th.arange(goes_on.numel(), dtype=th.double, device=features.device).reshape(goes_on.shape)
+    end = reverse_scan(th.where(episode_ends, index, 0.0), goes_on).long()
+    row = bootstraps.flatten().cumsum(0) - 1
+    cut_off = bootstraps.flatten()[end]
+    following = th.zeros_like(features)
+    following[cut_off] = (gamma**steps_left)[cut_off][:, None] * final_features[row[end[cut_off]]]
+
+    f = (features * mask[..., None]).flatten(1, 2)
+    scale = f.square().sum(1).mean(1).clamp(min=1e-12)
+    eye = th.eye(f.shape[-1], dtype=f.dtype, device=f.device)
+    matrix = f.mT @ (f - following.flatten(1, 2)) + (ridge * scale)[:, None, None] * eye
+    return th.linalg.solve(matrix, f.mT @ returns.flatten(1, 2)[..., None]).squeeze(-1)
+
+
+def normalize(advantages: th.Tensor, mask: th.Tensor, scale: bool = True) -> th.Tensor:
+    """
+    Centre the advantages of every task, and scale them to unit standard deviation.
+
+    :param advantages: (n_tasks, n_steps, n_envs)
+    :param mask: (n_tasks, n_steps, n_envs) bool, the steps that count
+    :param scale: divide by the standard deviation; ``False`` only centres
+    :return: (n_tasks, n_steps, n_envs), 0 outside the mask
+    """
+    count = mask.sum((1, 2), keepdim=True).clamp(min=1)
+    centred = (advantages - (advantages * mask).sum((1, 2), keepdim=True) / count) * mask
+    if not scale:
+        return centred
+    std = (centred.square().sum((1, 2), keepdim=True) / count).sqrt()
+    return centred / (std + 1e-8)

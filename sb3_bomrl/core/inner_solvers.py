@@ -1,0 +1,194 @@
+"""Many-step solvers of the lower level, Eq. (A2), on all tasks at once."""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Literal, NamedTuple, get_args
+
+import torch as th
+
+from sb3_bomrl.core.linear_solve import conjugate_gradient
+from sb3_bomrl.core.params import flatten, grad, require_grad, select, unflatten
+from sb3_bomrl.types import Adaptation, Params
+
+InnerMethod = Literal["adam", "sgd", "rmsprop", "natural_gradient"]
+INNER_METHODS: tuple[str, ...] = get_args(InnerMethod)
+
+
+class InnerStatus(IntEnum):
+    """How the lower level ended for a task."""
+
+    MAX_STEPS = 0
+    GRADIENT_TOLERANCE = 1
+    KL_LIMIT = 2
+    NON_FINITE = 3
+
+
+class InnerSolver(NamedTuple):
+    """
+    How to minimise F(θ, φ) over θ.
+
+    :param method: ``"adam"``, ``"sgd"``, ``"rmsprop"`` (full batch, elementwise, so that a batch of tasks is exactly
+        one optimiser per task) or ``"natural_gradient"`` (steps −α F(θ)⁻¹∇F, F the Fisher matrix)
+    :param learning_rate: step size α > 0
+    :param n_steps: largest number of steps, at least 1
+    :param max_kl: a task stops at its last iterate with mean KL(π_φ ‖ π_θ) ≤ ``max_kl`` nats
+    :param gradient_tolerance: a task stops where ‖∇_θ F‖ is at most this
+    :param cg_max_steps: conjugate-gradient steps per natural-gradient step
+    :param cg_damping: damping of the Fisher matrix in natural-gradient steps
+    """
+
+    method: str = "adam"
+    learning_rate: float = 3e-3
+    n_steps: int = 50
+    max_kl: float = 3.0
+    gradient_tolerance: float = 0.0
+    cg_max_steps: int = 10
+    cg_damping: float = 0.0
+
+
+class InnerValue(NamedTuple):
+    """
+    The lower level at one θ, per task.
+
+    :param objective: (n_tasks,) F(θ, φ), differentiable
+    :param distance: (n_tasks,) D(φ, θ)
+    :param kl: (n_tasks,) mean KL(π_φ ‖ π_θ)
+    """
+
+    objective: th.Tensor
+    distance: th.Tensor
+    kl: th.Tensor
+
+
+Objective = Callable[[Params], InnerValue]
+Metric = Callable[[Params], th.Tensor]
+"""θ -> (n_tasks,), a function whose Hessian at θ is the Fisher matrix: KL(π_θ held fixed ‖ π_θ)."""
+
+_State = tuple[Params, Params]
+
+
+def _zeros(params: Params) -> Params:
+    return {name: th.zeros_like(value) for name, value in params.items()}
+
+
+def _sgd(g: Params, state: _State, step: int) -> tuple[Params, _State]:
+    return g, state
+
+
+def _adam(g: Params, state: _State, step: int) -> tuple[Params, _State]:
+    """Adam (Kingma and Ba, 2015, Alg. 1), β = (0.9, 0.999), ε = 1e-8."""
+    first = {k: 0.9 * m + 0.1 * g[k] for k, m in state[0].items()}
+    second = {k: 0.999 * v + 0.001 * g[k].square() for k, v in state[1].items()}
+    c1, c2 = 1 - 0.9**step, 1 - 0.999**step
+    # the square root of exactly 0 has no finite derivative, and the unrolled hypergradient takes it
+    update = {k: (m / c1) / (_safe_sqrt(second[k] / c2) + 1e-8) for k, m in first.items()}
+    return update, (first, second)
+
+
+def _rmsprop(g: Params, state: _State, step: int) -> tuple[Params, _State]:
+    """RMSprop (Tieleman and Hinton, 2012), α = 0.99, ε = 1e-8."""
+    second = {k: 0.99 * v + 0.01 * g[k].square() for k, v in state[1].items()}
+    return {k: g[k] / (_safe_sqrt(v) + 1e-8) for k, v in second.items()}, (state[0], second)
+
+
+def _safe_sqrt(x: th.Tensor) -> th.Tensor:
+    positive = x > 0
+    return th.where(positive, th.where(positive, x, 1.0).sqrt(), 0.0)
+
+
+_UPDATES = {"sgd": _sgd, "adam": _adam, "rmsprop": _rmsprop}
+
+
+def natural_gradient(gradient: Params, params: Params, metric: Metric, cg_max_steps: int, cg_damping: float) -> Params:
+    r"""
+    F(θ)⁻¹ g per task, by conjugate gradients on Fisher-vector products (Kakade, 2001).
+
+    :param gradient: g, each of shape (n_tasks, \*shape)
+    :param params: θ, same shapes
+    :param metric: function of θ whose Hessian at θ is the Fisher matrix
+    :param cg_max_steps: largest number of iterations
+    :param cg_damping: δ ≥ 0 added to the diagonal
+    :return: same shapes
+    """
+    theta = require_grad(params)
+    slope = flatten(grad(metric(theta).sum(), theta, create_graph=True))
+
+    def fisher_vector_product(v: th.Tensor) -> th.Tensor:
+        return flatten(grad((slope * v).sum(), theta, retain_graph=True))
+
+    x, _ = conjugate_gradient(fisher_vector_product, flatten(gradient), cg_max_steps, cg_damping, tolerance=1e-10)
+    return unflatten(x.detach(), gradient)
+
+
+def solve_inner(
+    objective: Objective,
+    init_params: Params,
+    solver: InnerSolver,
+    metric: Metric | None = None,
+    differentiable: bool = False,
+) -> Adaptation:
+    r"""
+    Minimise F(θ, φ) over θ for every task, Eq. (A2).
+
+    Tasks stop on their own: at a gradient norm, at a KL limit (with the last iterate inside it), or at a value that is
+    not finite (with the last finite iterate); the others go on.
+
+    :param objective: θ, each of shape (n_tasks, \*shape) -> :class:`InnerValue`
+    :param init_params: first iterate, usually φ, each of shape (n_tasks, \*shape)
+    :param solver: method and limits
+    :param metric: Fisher metric, needed by ``"natural_gradient"``
+    :param differentiable: keep the graph through all steps, so that θ' can be differentiated with respect to
+        ``init_params``, which must require a gradient, and whatever ``objective`` depends on
+    :return: θ' with steps, objective, distance, KL, gradient norm and status per task
+    :raises ValueError: for an unknown method, and for ``"natural_gradient"`` without a metric or with
+        ``differentiable``
+    """
+    if solver.method not in INNER_METHODS:
+        raise ValueError(f"method must be one of {INNER_METHODS}, got {solver.method!r}")
+    if solver.method == "natural_gradient" and (metric is None or differentiable):
+        raise ValueError("method 'natural_gradient' needs a metric, and is not differentiable: use an implicit mode")
+
+    theta = init_params if differentiable else require_grad(init_params)
+    previous, state = theta, (_zeros(theta), _zeros(theta))
+    first = next(iter(theta.values()))
+    status = th.zeros(len(first), dtype=th.long, device=first.device)
+    n_steps = th.zeros_like(status)
+
+    for step in range(1, solver.n_steps + 2):
+        value, gradient, norm = _evaluate(objective, theta, differentiable)
+        active = status == InnerStatus.MAX_STEPS
+        bad = active & ~(value.objective.isfinite() & norm.isfinite())
+        too_far = active & ~bad & ~(value.kl <= solver.max_kl)  # nan is too far as well
+        status[active & (norm <= solver.gradient_tolerance)] = InnerStatus.GRADIENT_TOLERANCE
+        status[too_far] = InnerStatus.KL_LIMIT
+        status[bad] = InnerStatus.NON_FINITE
+        undo = (too_far | bad) & (n_steps > 0)
+        if undo.any():
+            theta, n_steps = select(undo, previous, theta), n_steps - undo.long()
+        active = status == InnerStatus.MAX_STEPS
+        done = step > solver.n_steps or not active.any()
+        # mid-way only after a nan, which differentiating through the steps would multiply by zero, and get nan
+        if bad.any() or (done and undo.any()):
+            value, gradient, norm = _evaluate(objective, theta, differentiable)
+        if done:
+            break
+        if solver.method == "natural_gradient":
+            assert metric is not None
+            update = natural_gradient(gradient, theta, metric, solver.cg_max_steps, solver.cg_damping)
+        else:
+            update, state = _UPDATES[solver.method](gradient, state, step)
+        previous = theta
+        theta = select(active, {k: v - solver.learning_rate * update[k] for k, v in theta.items()}, theta)
+        theta = theta if differentiable else require_grad(theta)
+        n_steps = n_steps + active
+
+    params = theta if differentiable else {k: v.detach() for k, v in theta.items()}
+    return Adaptation(
+        params, n_steps, value.objective.detach(), value.distance.detach(), value.kl.detach(), norm, status
+    )
+
+
+def _evaluate(objective: Objective, theta: Params, differentiable: bool) -> tuple[InnerValue, Params, th.Tensor]:
+    value = objective(theta)
+    gradient = grad(value.objective.sum(), theta, create_graph=differentiable)
+    return value, gradient, flatten(gradient).detach().norm(dim=1)

@@ -1,0 +1,85 @@
+"""
+The surrogates h(r) of Eq. (A2), r = π_θ(a∣s) / π_φ(a∣s).
+
+All have h(1) = 1 and h'(1) = 1, so they give the same gradient at θ = φ.
+"""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch as th
+
+SurrogateName = Literal["linear", "sigmoid", "clip"]
+SURROGATES: tuple[str, ...] = get_args(SurrogateName)
+
+Surrogate = Callable[[th.Tensor, th.Tensor], th.Tensor]
+"""(ratio, advantages) -> h, of the ratio's shape; the advantages matter only through their sign."""
+
+
+def linear(ratio: th.Tensor, advantages: th.Tensor) -> th.Tensor:
+    """
+    h(r) = r, importance sampling.
+
+    :param ratio: r, any shape
+    :param advantages: not used
+    :return: h(r)
+    """
+    return ratio
+
+
+def sigmoid(ratio: th.Tensor, advantages: th.Tensor) -> th.Tensor:
+    """
+    h(r) = 2σ(2(r − 1)), which saturates at 0 and 2.
+
+    :param ratio: r, any shape
+    :param advantages: not used
+    :return: h(r)
+    """
+    return 2.0 * th.sigmoid(2.0 * (ratio - 1.0))
+
+
+def clip(ratio: th.Tensor, advantages: th.Tensor, clip_range: float = 0.2) -> th.Tensor:
+    """
+    PPO's clipped objective (Schulman et al., 2017, Eq. 7): h(r)·A = min(r·A, clip(r, 1 − ε, 1 + ε)·A).
+
+    :param ratio: r, any shape
+    :param advantages: A, same shape
+    :param clip_range: ε > 0
+    :return: h(r)
+    """
+    return th.where(advantages >= 0, ratio.clamp(max=1.0 + clip_range), ratio.clamp(min=1.0 - clip_range))
+
+
+def get_surrogate(name: str, clip_range: float = 0.2) -> Surrogate:
+    """
+    Look a surrogate up by name.
+
+    :param name: ``"linear"``, ``"sigmoid"`` or ``"clip"``
+    :param clip_range: ε of ``"clip"``, not used by the others
+    :return: the function (ratio, advantages) -> h
+    :raises ValueError: for an unknown name
+    """
+    if name == "clip":
+        return lambda ratio, advantages: clip(ratio, advantages, clip_range)
+    try:
+        return {"linear": linear, "sigmoid": sigmoid}[name]
+    except KeyError:
+        raise ValueError(f"surrogate must be one of {SURROGATES}, got {name!r}") from None
+
+
+def slopes(surrogate: Surrogate, ratio: th.Tensor, advantages: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """
+    h'(r) and h''(r).
+
+    :param surrogate: h
+    :param ratio: r, any shape
+    :param advantages: A, same shape
+    :return: h' and h'', same shape
+    """
+    with th.enable_grad():
+        ratio = ratio.detach().requires_grad_()
+        first = th.autograd.grad(surrogate(ratio, advantages).sum(), ratio, create_graph=True)[0]
+        if not first.requires_grad:  # h is linear
+            return first, th.zeros_like(first)
+        second = th.autograd.grad(first.sum(), ratio, materialize_grads=True)[0]
+    return first.detach(), second

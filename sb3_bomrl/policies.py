@@ -1,0 +1,270 @@
+"""
+Meta-policies: SB3's actor-critic policies called as functions of (stacked) parameters, and a softmax table.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import Schedule
+from torch import nn
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
+from torch.func import functional_call, vmap
+
+from sb3_bomrl.core.action_distributions import MultiCategorical
+from sb3_bomrl.types import Observations, Params
+
+
+class NormalizedFlattenExtractor(BaseFeaturesExtractor):
+    """
+    Flatten the observation and standardise it by running statistics that are part of the policy.
+
+    The statistics are buffers: they are saved, loaded and copied with the policy, so an adapted model needs no
+    ``VecNormalize`` beside it. Meta-algorithms update them once per meta-iteration, between iterations, so that all
+    data of one iteration are seen through the same statistics.
+
+    :param observation_space: a ``Box``
+    :param clip: standardised observations are clipped to [−clip, clip]
+    :param epsilon: added to the variance
+    :raises ValueError: if the observation space is not a ``Box``
+    """
+
+    mean: th.Tensor
+    var: th.Tensor
+    count: th.Tensor
+
+    def __init__(self, observation_space: spaces.Space, clip: float = 5.0, epsilon: float = 1e-8) -> None:
+        if not isinstance(observation_space, spaces.Box):
+            raise ValueError(f"observation_space must be a Box, got {observation_space}")
+        dim = int(np.prod(observation_space.shape))
+        super().__init__(observation_space, dim)
+        self.clip, self.epsilon = clip, epsilon
+        self.register_buffer("mean", th.zeros(dim))
+        self.register_buffer("var", th.ones(dim))
+        self.register_buffer("count", th.tensor(0.0, dtype=th.double))
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        """
+        Standardise.
+
+        :param observations: (n_samples, \\*obs_shape)
+        :return: (n_samples, obs_dim)
+        """
+        scaled = (observations.flatten(1) - self.mean) / (self.var + self.epsilon).sqrt()
+        return scaled.clamp(-self.clip, self.clip)
+
+    @th.no_grad()
+    def update(self, observations: th.Tensor) -> None:
+        """
+        Fold observations into the running mean and variance (Chan, Golub and LeVeque, 1979).
+
+        :param observations: (n_samples, \\*obs_shape)
+        """
+        x = observations.flatten(1).to(self.mean.device).double()
+        n_new = float(len(x))
+        if n_new == 0:
+            return
+        total = self.count + n_new
+        delta = x.mean(0) - self.mean
+        second = (
+            self.var.double() * self.count + x.var(0, unbiased=False) * n_new + delta**2 * self.count * n_new / total
+        )
+        self.mean.add_((delta * n_new / total).to(self.mean.dtype))
+        self.var.copy_((second / total).to(self.var.dtype))
+        self.count.copy_(total)
+
+
+class TabularPolicy(ActorCriticPolicy):
+    """
+    A softmax table: π(a∣s) ∝ exp(table[s, a]), uniform at the start, with a table of values beside it.
+
+    :param observation_space: ``Discrete``
+    :param action_space: ``Discrete``
+    :param lr_schedule: learning rate schedule
+    :param kwargs: further arguments of :class:`~stable_baselines3.common.policies.ActorCriticPolicy`
+    :raises ValueError: if either space is not ``Discrete``
+    """
+
+    def __init__(
+        self, observation_space: spaces.Space, action_space: spaces.Space, lr_schedule: Schedule, **kwargs: Any
+    ) -> None:
+        for name, space in (("observation_space", observation_space), ("action_space", action_space)):
+            if not isinstance(space, spaces.Discrete):
+                raise ValueError(f"TabularPolicy needs a Discrete {name}, got {space}: use 'MlpPolicy'")
+        kwargs.setdefault("net_arch", [])
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        assert isinstance(self.action_space, spaces.Discrete)
+        self.action_net = _zero_table(self.mlp_extractor.latent_dim_pi, int(self.action_space.n))
+        self.value_net = _zero_table(self.mlp_extractor.latent_dim_vf, 1)
+        self.optimizer = self.optimizer_class(  # type: ignore[call-arg]
+            self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
+        )
+
+
+def _zero_table(n_rows: int, n_columns: int) -> nn.Linear:
+    table = nn.Linear(n_rows, n_columns, bias=False)
+    nn.init.zeros_(table.weight)
+    return table
+
+
+class _ActorModule(nn.Module):
+    """
+    Preprocessed observations -> the tensors that define the action distribution.
+
+    It holds each part of the policy once. The policy itself has its features extractor under three names, and
+    ``functional_call`` does not restore a module that it reaches under several.
+    """
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        super().__init__()
+        self.features_extractor = policy.pi_features_extractor
+        self.mlp_extractor = policy.mlp_extractor
+        self.action_net = policy.action_net
+        self.log_std = policy.log_std if isinstance(policy.action_dist, DiagGaussianDistribution) else None
+
+    def forward(self, observations: Observations) -> tuple[th.Tensor, ...]:
+        outputs = self.action_net(self.mlp_extractor.forward_actor(self.features_extractor(observations)))
+        return (outputs,) if self.log_std is None else (outputs, self.log_std.expand_as(outputs))
+
+
+class Actor:
+    """
+    The actor of an SB3 policy as a function of stacked parameters.
+
+    The parameters are those that the action distribution depends on; the rest of the policy (critic, buffers) is read
+    from the policy and never changed.
+
+    :param policy: policy with a Gaussian, categorical, multi-categorical or Bernoulli action distribution
+    :raises ValueError: for any other action distribution, such as gSDE's
+    """
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        supported = (
+            DiagGaussianDistribution,
+            CategoricalDistribution,
+            MultiCategoricalDistribution,
+            BernoulliDistribution,
+        )
+        if not isinstance(policy.action_dist, supported):
+            raise ValueError(
+                f"policy must have one of the action distributions {[c.__name__ for c in supported]}, "
+                f"got {type(policy.action_dist).__name__}"
+            )
+        self.policy = policy
+        self._module = _ActorModule(policy)
+        self.names = self._find_names()
+        named, inner = dict(policy.named_parameters()), {id(p): n for n, p in self._module.named_parameters()}
+        self._inner_names = {name: inner[id(named[name])] for name in self.names}
+
+    def _find_names(self) -> tuple[str, ...]:
+        """Names of the policy's parameters that the action distribution depends on, found by differentiating it."""
+        zeros = _zero_observation(self.policy.observation_space, self.policy.device)
+        named = dict(self.policy.named_parameters())
+        was_training = self.policy.training
+        self.policy.set_training_mode(False)
+        with th.enable_grad():
+            total = th.stack([out.sum() for out in self._module(self._preprocess_flat(zeros))]).sum()
+        self.policy.set_training_mode(was_training)
+        gradients = th.autograd.grad(total, list(named.values()), allow_unused=True)
+        return tuple(name for name, g in zip(named, gradients, strict=True) if g is not None)
+
+    def params(self) -> Params:
+        r"""
+        The meta-parameters φ.
+
+        :return: copies, each of shape \*shape
+        """
+        named = dict(self.policy.named_parameters())
+        return {name: named[name].detach().clone() for name in self.names}
+
+    @th.no_grad()
+    def load_params(self, params: Params) -> None:
+        r"""
+        Write parameters into the policy.
+
+        :param params: as from :meth:`params`, each of shape \*shape
+        """
+        named = dict(self.policy.named_parameters())
+        for name in self.names:
+            named[name].copy_(params[name])
+
+    def _preprocess_flat(self, observations: Observations) -> Observations:
+        dtype = next(self.policy.parameters()).dtype
+        out = preprocess_obs(observations, self.policy.observation_space, self.policy.normalize_images)
+        return _map(lambda x: x.to(dtype), out)
+
+    def preprocess(self, observations: Observations) -> Observations:
+        r"""
+        What SB3 does to observations before the network: one-hot, image scaling, floating point.
+
+        :param observations: (n_tasks, n_samples, \*obs_shape), or a dictionary of such
+        :return: (n_tasks, n_samples, ...), or a dictionary of such
+        """
+        first = next(iter(observations.values())) if isinstance(observations, dict) else observations
+        lead = first.shape[:2]
+        flat = _map(lambda x: x.flatten(0, 1), observations)
+        return _map(lambda x: x.reshape(*lead, *x.shape[1:]), self._preprocess_flat(flat))
+
+    def __call__(self, params: Params, observations: Observations) -> Distribution:
+        r"""
+        π(·∣s) of every task at its own observations.
+
+        :param params: stacked, each of shape (n_tasks, \*shape)
+        :param observations: preprocessed, (n_tasks, n_samples, ...), or a dictionary of such
+        :return: distribution with batch shape (n_tasks, n_samples)
+        """
+        named = {self._inner_names[name]: value for name, value in params.items()}
+
+        def one_task(task_params: Params, obs: Observations) -> tuple[th.Tensor, ...]:
+            return functional_call(self._module, task_params, (obs,))
+
+        return self._distribution(*vmap(one_task)(named, observations))
+
+    def _distribution(self, outputs: th.Tensor, log_std: th.Tensor | None = None) -> Distribution:
+        kind = self.policy.action_dist
+        if log_std is not None:
+            normal = Normal(outputs, log_std.exp(), validate_args=False)
+            return Independent(normal, 1, validate_args=False)
+        if isinstance(kind, MultiCategoricalDistribution):
+            return MultiCategorical(outputs, kind.action_dims)
+        if isinstance(kind, BernoulliDistribution):
+            return Independent(Bernoulli(logits=outputs, validate_args=False), 1, validate_args=False)
+        return Categorical(logits=outputs, validate_args=False)
+
+
+def _map(function: Any, observations: Any) -> Any:
+    if isinstance(observations, dict):
+        return {key: function(value) for key, value in observations.items()}
+    return function(observations)
+
+
+def _zero_observation(space: spaces.Space, device: th.device) -> Any:
+    if isinstance(space, spaces.Dict):
+        return {key: _zero_observation(part, device) for key, part in space.spaces.items()}
+    return th.zeros((1, *(space.shape or ())), device=device)
+
+
+def update_normalizers(policy: ActorCriticPolicy, observations: Observations) -> None:
+    r"""
+    Fold observations into every :class:`NormalizedFlattenExtractor` of a policy.
+
+    :param policy: any policy; nothing happens if it has no such extractor
+    :param observations: (..., \*obs_shape)
+    """
+    extractors = [module for module in policy.modules() if isinstance(module, NormalizedFlattenExtractor)]
+    for extractor in extractors:
+        assert isinstance(observations, th.Tensor)
+        extractor.update(observations.reshape(-1, extractor.features_dim))

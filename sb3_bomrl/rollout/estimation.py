@@ -1,0 +1,131 @@
+"""Advantages of a rollout: a linear baseline fitted to each task, or SB3's value network."""
+
+from typing import Literal, get_args
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+
+from sb3_bomrl.core.advantages import baseline_features, fit_linear_baseline, generalized_advantages
+from sb3_bomrl.policies import Actor
+from sb3_bomrl.types import Observations, Rollout
+
+BaselineName = Literal["linear", "value_net"]
+BASELINES: tuple[str, ...] = get_args(BaselineName)
+
+MAX_LINEAR_FEATURES = 512
+
+
+def default_baseline(observation_space: spaces.Space) -> str:
+    """
+    ``"linear"`` where one least-squares problem per task is small, else ``"value_net"``.
+
+    :param observation_space: space of the observations
+    :return: name of the baseline
+    """
+    return "linear" if 0 < spaces.flatdim(observation_space) * 2 + 1 <= MAX_LINEAR_FEATURES else "value_net"
+
+
+class AdvantageEstimator:
+    """
+    Generalised advantages with bootstrapping wherever an episode was cut off.
+
+    :param actor: brings the policy with its value network and the preprocessing
+    :param gamma: discount factor in [0, 1]
+    :param gae_lambda: λ of GAE in [0, 1]
+    :param baseline: ``"linear"`` (fitted per task, in closed form, to the rollout's own returns) or ``"value_net"``
+        (the policy's critic, shared by all tasks)
+    """
+
+    def __init__(self, actor: Actor, gamma: float, gae_lambda: float, baseline: str) -> None:
+        self.actor = actor
+        self.gamma = gamma
+        self.gae_lambda = gae_lambda
+        self.baseline = baseline
+
+    @th.no_grad()
+    def __call__(self, rollout: Rollout) -> Rollout:
+        """
+        Fill in the advantages.
+
+        :param rollout: rollout of any number of tasks
+        :return: the same with ``advantages``
+        """
+        if self.baseline == "linear":
+            values, final_values = self._linear(rollout)
+        else:
+            values, final_values = self._network(rollout)
+        bootstrap_values = th.zeros_like(values)
+        bootstrap_values[rollout.bootstraps] = final_values
+        advantages = generalized_advantages(
+            rollout.rewards.to(values.dtype),
+            values,
+            bootstrap_values,
+            rollout.episode_ends,
+            self.gamma,
+            self.gae_lambda,
+        )
+        return rollout._replace(advantages=advantages * rollout.mask)
+
+    def _linear(self, rollout: Rollout) -> tuple[th.Tensor, th.Tensor]:
+        lead = rollout.rewards.shape
+        features = baseline_features(self._vectors(rollout.observations, 3)).reshape(*lead, -1)
+        final = baseline_features(self._vectors(rollout.final_observations, 1))
+        weights = fit_linear_baseline(
+            features,
+            final.reshape(-1, features.shape[-1]),
+            rollout.rewards,
+            rollout.episode_ends,
+            rollout.bootstraps,
+            rollout.mask,
+            self.gamma,
+        )
+        owner = rollout.bootstraps.nonzero()[:, 0]
+        low, high = _value_range(rollout, self.gamma)
+        values = th.einsum("nted,nd->nte", features, weights)
+        final_values = (final * weights[owner]).sum(-1)
+        return (
+            values.clamp(low[:, None, None], high[:, None, None]),
+            final_values.clamp(low[owner], high[owner]),
+        )
+
+    def _vectors(self, observations: Observations, n_lead: int) -> th.Tensor:
+        """Preprocessed observations as vectors, dictionaries joined: (\\*lead, ...) -> (\\*lead, obs_dim)."""
+        flat = _flatten_lead(observations, n_lead)
+        preprocessed = self.actor.preprocess(flat)
+        parts = list(preprocessed.values()) if isinstance(preprocessed, dict) else [preprocessed]
+        return th.cat([part[0].flatten(1) for part in parts], dim=1).cpu()
+
+    def _network(self, rollout: Rollout) -> tuple[th.Tensor, th.Tensor]:
+        return (
+            self._predict(rollout.observations, 3).reshape(rollout.rewards.shape),
+            self._predict(rollout.final_observations, 1),
+        )
+
+    def _predict(self, observations: Observations, n_lead: int) -> th.Tensor:
+        flat = _flatten_lead(observations, n_lead)
+        device = self.actor.policy.device
+        obs = {k: v[0].to(device) for k, v in flat.items()} if isinstance(flat, dict) else flat[0].to(device)
+        size = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+        if size == 0:
+            return th.zeros(0)
+        return self.actor.policy.predict_values(obs).flatten().cpu()
+
+
+def _value_range(rollout: Rollout, gamma: float) -> tuple[th.Tensor, th.Tensor]:
+    """
+    What no value can exceed, given the smallest and largest reward of each task, (n_tasks,) each.
+
+    Where every episode was cut off, a linear fit to few data may extrapolate far beyond it.
+    """
+    rewards = rollout.rewards.double() * rollout.mask
+    horizon = 1.0 / max(1.0 - gamma, 1e-6)
+    return rewards.amin((1, 2)).clamp(max=0.0) * horizon, rewards.amax((1, 2)).clamp(min=0.0) * horizon
+
+
+def _flatten_lead(observations: Observations, n_lead: int) -> Observations:
+    """(\\*lead, \\*shape) -> (1, prod(lead), \\*shape)."""
+    if isinstance(observations, dict):
+        return {key: _flatten_lead(value, n_lead) for key, value in observations.items()}  # type: ignore[misc]
+    shape = observations.shape
+    return observations.reshape(1, int(np.prod(shape[:n_lead])), *shape[n_lead:])

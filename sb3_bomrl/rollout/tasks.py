@@ -1,0 +1,110 @@
+"""Tasks as seen through a VecEnv: sampling them, and giving each environment its own."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_bomrl.types import Task
+
+
+def has_tasks(env: VecEnv) -> bool:
+    """
+    Whether an environment has tasks.
+
+    :param env: any VecEnv
+    :return: whether it has ``set_task``
+    :raises ValueError: if it can sample tasks but has no ``set_task``
+    """
+    settable = env.has_attr("set_task")
+    if env.has_attr("sample_tasks") and not settable:
+        raise ValueError(
+            "env has sample_tasks(n) but no set_task(task): a task family needs both, see sb3_bomrl.TaskSamplerWrapper"
+        )
+    return settable
+
+
+class TaskDistribution:
+    """
+    P(Γ), the tasks of a VecEnv's environments; an environment without tasks is a distribution with one task, ``None``.
+
+    :param env: VecEnv whose environments follow the ``sample_tasks(n)``, ``set_task(task)`` convention, or not
+    """
+
+    def __init__(self, env: VecEnv) -> None:
+        self.env = env
+        self.has_tasks = has_tasks(env)
+
+    def sample(self, n_tasks: int, generator: np.random.Generator) -> list[Task]:
+        """
+        Draw tasks.
+
+        Environments with ``seed_tasks`` are seeded from ``generator``, so that the tasks depend on nothing else.
+
+        :param n_tasks: number of tasks
+        :param generator: source of the seed
+        :return: one task per entry
+        :raises ValueError: if the environment has ``set_task`` but no ``sample_tasks``
+        """
+        seed = int(generator.integers(2**31))
+        if not self.has_tasks:
+            return [None] * n_tasks
+        if not self.env.has_attr("sample_tasks"):
+            raise ValueError("env has set_task(task) but no sample_tasks(n): see sb3_bomrl.TaskSamplerWrapper")
+        if self.env.has_attr("seed_tasks"):
+            self.env.env_method("seed_tasks", seed, indices=[0])
+        return list(self.env.env_method("sample_tasks", n_tasks, indices=[0])[0])
+
+    def test_tasks(self) -> list[Task] | None:
+        """
+        The fixed held-out tasks of the family.
+
+        :return: tasks, or ``None`` where the environment names none
+        """
+        if not self.has_tasks:
+            return [None]
+        if not self.env.has_attr("test_tasks"):
+            return None
+        tasks = self.env.get_attr("test_tasks", indices=[0])[0]
+        return None if tasks is None else list(tasks)
+
+
+def set_tasks(env: VecEnv, tasks: Sequence[Task]) -> None:
+    """
+    Give every environment its own task; ``None`` leaves an environment as it is.
+
+    :param env: VecEnv; one with ``set_tasks`` is told all tasks in one call
+    :param tasks: one task per environment
+    """
+    if all(task is None for task in tasks):
+        return
+    base = env.unwrapped
+    if hasattr(base, "set_tasks"):
+        base.set_tasks(list(tasks))
+        return
+    for index, task in enumerate(tasks):
+        env.env_method("set_task", task, indices=[index])
+
+
+def split_in_waves(n_tasks: int, n_envs: int, name: str = "meta_batch_size") -> tuple[int, int]:
+    """
+    How tasks are spread over environments.
+
+    :param n_tasks: number of tasks, at least 1
+    :param n_envs: number of environments
+    :param name: what ``n_tasks`` is called in errors
+    :return: tasks per wave, environments per task
+    :raises ValueError: if neither number divides the other
+    """
+    if n_tasks < 1:
+        raise ValueError(f"{name} must be at least 1, got {n_tasks}")
+    if n_envs % n_tasks == 0:
+        return n_tasks, n_envs // n_tasks
+    if n_tasks % n_envs == 0:
+        return n_envs, 1
+    below, above = n_envs - n_envs % n_tasks, n_envs + n_tasks - n_envs % n_tasks
+    usable = " or ".join(str(n) for n in (below, above) if n > 0)
+    raise ValueError(
+        f"{name}={n_tasks} and n_envs={n_envs} cannot work together: one must be a multiple of the other. "
+        f"Use n_envs={usable}, or change {name}"
+    )

@@ -1,0 +1,148 @@
+"""Batched conjugate gradients against dense solvers, and what they do where they cannot work."""
+
+import pytest
+import torch as th
+
+from sb3_bomrl.core.linear_solve import SolveStatus, conjugate_gradient
+
+DIM = 8
+
+
+def spd(n_tasks: int, seed: int = 0, low: float = 0.5, high: float = 20.0) -> th.Tensor:
+    """Symmetric matrices with eigenvalues spread from ``low`` to ``high``."""
+    generator = th.Generator().manual_seed(seed)
+    q = th.linalg.qr(th.randn(n_tasks, DIM, DIM, generator=generator, dtype=th.float64)).Q
+    return q * th.linspace(low, high, DIM, dtype=th.float64) @ q.mT
+
+
+def right_sides(n_tasks: int, seed: int = 1) -> th.Tensor:
+    return th.randn(n_tasks, DIM, generator=th.Generator().manual_seed(seed), dtype=th.float64)
+
+
+def times(matrices: th.Tensor):
+    return lambda v: th.einsum("nij,nj->ni", matrices, v)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.3])
+def test_solution_equals_a_dense_solver(damping):
+    a, b = spd(5), right_sides(5)
+    x, info = conjugate_gradient(times(a), b, max_iterations=30, damping=damping, tolerance=1e-12)
+    expected = th.linalg.solve(a + damping * th.eye(DIM, dtype=th.float64), b)
+    assert th.allclose(x, expected, rtol=1e-9)
+    assert (info.status == SolveStatus.CONVERGED).all()
+    assert (info.residual <= 1e-12).all()
+    assert ((info.n_iterations >= DIM) & (info.n_iterations <= 2 * DIM)).all()
+
+
+def test_residual_is_that_of_the_solution_when_iterations_run_out():
+    a, b = spd(4), right_sides(4)
+    for n, damping in ((1, 0.0), (3, 0.0), (5, 0.7)):
+        x, info = conjugate_gradient(times(a), b, max_iterations=n, damping=damping, tolerance=1e-12)
+        residual = (b - times(a)(x) - damping * x).norm(dim=1) / b.norm(dim=1)
+        assert th.allclose(info.residual, residual, rtol=1e-8)
+        assert (info.status == SolveStatus.MAX_ITERATIONS).all()
+        assert (info.n_iterations == n).all()
+
+
+def test_error_in_the_energy_norm_is_the_smallest_in_the_krylov_space():
+    a, b = spd(1), right_sides(1)
+    krylov = th.stack([th.matrix_power(a[0], k) @ b[0] for k in range(4)], dim=1)
+    best = krylov @ th.linalg.solve(krylov.T @ a[0] @ krylov, krylov.T @ b[0])
+    x, _ = conjugate_gradient(times(a), b, max_iterations=4, tolerance=1e-15)
+    assert th.allclose(x[0], best, rtol=1e-6)
+
+
+def test_tasks_converge_on_their_own():
+    a, b = spd(4), right_sides(4)
+    a[1] = 3.0 * th.eye(DIM)  # one iteration
+    b[2] = 0.0
+    b *= th.tensor([1.0, 1e-9, 1.0, 1e9]).double()[:, None]
+    together, info = conjugate_gradient(times(a), b, max_iterations=30, tolerance=1e-10)
+    assert info.n_iterations[1:3].tolist() == [1, 0]
+    assert (info.status == SolveStatus.CONVERGED).all()
+    assert (together[2] == 0).all()
+    assert info.residual[2] == 0
+    for task in range(4):
+        alone, one = conjugate_gradient(times(a[task, None]), b[task, None], max_iterations=30, tolerance=1e-10)
+        assert th.allclose(together[task], alone[0], rtol=1e-10)
+        assert info.n_iterations[task] == one.n_iterations[0]
+
+
+@pytest.mark.parametrize("dtype", [th.float32, th.float64])
+def test_singular_but_consistent_systems_get_the_shortest_solution(dtype):
+    """Softmax curvature, diag(π) − ππᵀ: adding a constant to all logits changes nothing."""
+    pi = th.softmax(right_sides(6, seed=3), -1).to(dtype)
+    a = th.diag_embed(pi) - pi[:, :, None] * pi[:, None, :]
+    b = times(a)(right_sides(6, seed=4).to(dtype))
+    tolerance = 1e-12 if dtype == th.float64 else 1e-5
+    x, info = conjugate_gradient(times(a), b, max_iterations=30, tolerance=tolerance)
+    assert x.dtype == dtype
+    assert (info.status == SolveStatus.CONVERGED).all()
+    expected = (th.linalg.pinv(a.double(), rtol=1e-5) @ b.double()[..., None]).squeeze(-1)
+    assert th.allclose(x.double(), expected, rtol=1e-3 if dtype == th.float32 else 1e-8, atol=10 * tolerance)
+
+
+def test_negative_curvature_stops_one_task_with_its_last_good_iterate():
+    a, b = spd(3), right_sides(3)
+    a[1] = th.diag(th.tensor([5.0, 4.0, 3.0, 2.0, 1.0, 1.0, 1.0, -2.0]).double())
+    x, info = conjugate_gradient(times(a), b, max_iterations=30, tolerance=1e-10)
+    assert info.status.tolist() == [SolveStatus.CONVERGED, SolveStatus.NEGATIVE_CURVATURE, SolveStatus.CONVERGED]
+    assert th.allclose(x[[0, 2]], th.linalg.solve(a[[0, 2]], b[[0, 2]]), rtol=1e-8)
+    n = int(info.n_iterations[1])
+    assert n > 0
+    before, _ = conjugate_gradient(times(a[1:2]), b[1:2], max_iterations=n, tolerance=1e-10)
+    assert th.allclose(x[1:2], before, rtol=1e-12)
+    assert th.allclose(info.residual[1], (b[1] - a[1] @ x[1]).norm() / b[1].norm())
+
+
+def test_a_system_without_any_good_iterate_gives_zero_and_says_so():
+    a, b = -spd(1), right_sides(1)
+    x, info = conjugate_gradient(times(a), b)
+    assert (x == 0).all()
+    assert info.status.item() == SolveStatus.NEGATIVE_CURVATURE
+    assert info.residual.item() == 1.0
+
+
+def test_damping_cures_negative_curvature():
+    a, b = spd(2) - 2.0 * th.eye(DIM, dtype=th.float64), right_sides(2)
+    assert (conjugate_gradient(times(a), b, 30)[1].status == SolveStatus.NEGATIVE_CURVATURE).all()
+    x, info = conjugate_gradient(times(a), b, 30, damping=2.0, tolerance=1e-10)
+    assert (info.status == SolveStatus.CONVERGED).all()
+    assert th.allclose(x, th.linalg.solve(spd(2), b), rtol=1e-8)
+
+
+def test_numbers_that_are_not_finite_stop_one_task():
+    a, b = spd(3), right_sides(3)
+    calls = 0
+
+    def broken_in_the_third_call(v: th.Tensor) -> th.Tensor:
+        nonlocal calls
+        calls += 1
+        out = times(a)(v)
+        if calls == 3:
+            out[0] = float("nan")
+        return out
+
+    x, info = conjugate_gradient(broken_in_the_third_call, b, max_iterations=30, tolerance=1e-10)
+    assert info.status.tolist() == [SolveStatus.NON_FINITE, SolveStatus.CONVERGED, SolveStatus.CONVERGED]
+    assert info.n_iterations[0] == 2
+    assert th.equal(x[0], conjugate_gradient(times(a), b, max_iterations=2)[0][0])
+    assert th.allclose(x[1:], th.linalg.solve(a[1:], b[1:]), rtol=1e-8)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_right_side_that_is_not_finite_is_reported(value):
+    a, b = spd(2), right_sides(2)
+    b[0, 3] = value
+    x, info = conjugate_gradient(times(a), b, max_iterations=30)
+    assert info.status.tolist() == [SolveStatus.NON_FINITE, SolveStatus.CONVERGED]
+    assert (x[0] == 0).all()
+    assert not info.residual[0] <= 1.0
+
+
+def test_overflow_keeps_the_last_finite_iterate():
+    b = th.ones(1, DIM, dtype=th.float64)
+    x, info = conjugate_gradient(lambda v: 1e-320 * v, b)
+    assert info.status.item() == SolveStatus.NON_FINITE
+    assert (x == 0).all()
+    assert info.n_iterations.item() == 0
