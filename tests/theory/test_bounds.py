@@ -175,6 +175,18 @@ def test_b4_flag_with_one_comparator_by_hand():
     assert value.item() >= optimality_gap(mdp, adapt(mdp, meta_policy.log(), "kl_task_meta", 0.01)).item()
 
 
+def test_b4_flag_sees_a_lower_level_that_is_stuck():
+    """One state again, e = 0; but from a meta-policy that all but excludes the good action Alg(3) stays where it is."""
+    mdp = FiniteMDP(th.ones(1, 2, 1), th.tensor([[0.0, 1.0]]), th.ones(1), 0.5)
+    meta_logits, reg_coef = th.tensor([[10.0, -10.0]], dtype=th.float64), 1e-3
+    gap = optimality_gap(mdp, adapt(mdp, meta_logits, "parameter", reg_coef)).item()
+    result = bounds(mdp, meta_logits.softmax(-1), "parameter", reg_coef)
+    value, holds = result["paper"]
+    assert gap == pytest.approx(2.0, abs=1e-5)
+    assert result["B3"].item() >= gap - 1e-9
+    assert value.item() >= gap or not bool(holds)
+
+
 def test_bounds_of_one_state_by_hand():
     """One state, no future: B1 is lambda [KL(pi*, phi) - KL(pi', phi)] at most, B2 the same with K = 1."""
     mdp = FiniteMDP(th.ones(1, 2, 1), th.tensor([[0.0, 1.0]]), th.ones(1), 0.0)

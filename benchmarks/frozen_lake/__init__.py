@@ -1,0 +1,1 @@
+"""Frozen Lake: exact BO-MRL, its baselines and its bounds."""

@@ -1,0 +1,82 @@
+"""
+Exact Frozen Lake experiments and figures.
+
+    python -m benchmarks.frozen_lake run          # all results, on one core, in minutes
+    python -m benchmarks.frozen_lake figure1      # Alg(1), from the results in the repository
+    python -m benchmarks.frozen_lake figure3      # Alg(2)
+    python -m benchmarks.frozen_lake figure4      # Alg(3)
+    python -m benchmarks.frozen_lake lambda       # gap and bounds against lambda
+    python -m benchmarks.frozen_lake variance     # gap and bounds against task variance
+    python -m benchmarks.frozen_lake convergence  # norm of the meta-gradient
+    python -m benchmarks.frozen_lake table        # returns on held-out maps, in Markdown
+"""
+
+import argparse
+import time
+
+import torch as th
+
+from benchmarks.frozen_lake import experiments, figures, sweeps
+from benchmarks.frozen_lake.results import save
+
+PARTS = ("main", "lambda", "variance", "convergence")
+DRAW = {
+    "figure1": lambda: figures.adaptation_figure("alg1", "figure1"),
+    "figure3": lambda: figures.adaptation_figure("alg2", "figure3"),
+    "figure4": lambda: figures.adaptation_figure("alg3", "figure4"),
+    "lambda": figures.lambda_figure,
+    "variance": figures.variance_figure,
+    "convergence": figures.convergence_figure,
+    "table": figures.return_table,
+}
+
+
+def run(part: str) -> None:
+    """
+    Compute and save one part of the results.
+
+    :param part: one of ``PARTS``
+    """
+    command = f"python -m benchmarks.frozen_lake run --only {part}"
+    training = {
+        "n_maps": experiments.N_MAPS,
+        "n_iterations": experiments.N_ITERATIONS,
+        "learning_rate": experiments.LEARNING_RATE,
+        "optimizer": "adam",
+    }
+    if part == "main":
+        tuning = experiments.tune()
+        settings = training | {"tuning_seed": experiments.TUNING_SEED, "grids": experiments.GRIDS}
+        save("tuning", command, settings, tuning)
+        rows = experiments.run(experiments.best_settings(tuning))
+        save("main", command, training | {"seeds": experiments.SEEDS}, rows)
+    elif part == "lambda":
+        save("lambda", command, training | {"seed": sweeps.SWEEP_SEED}, sweeps.sweep_lambda())
+    elif part == "variance":
+        settings = training | {"n_maps": sweeps.N_DISTINCT_MAPS, "seeds": sweeps.VARIANCE_SEEDS}
+        save("variance", command, settings, sweeps.sweep_variance())
+    else:
+        settings = {"n_maps": experiments.N_MAPS, "optimizer": "gradient_ascent", "seed": sweeps.SWEEP_SEED}
+        save("convergence", command, settings, sweeps.convergence())
+
+
+def main() -> None:
+    """Parse the command line and do it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="compute the results").add_argument("--only", choices=PARTS)
+    for name in DRAW:
+        commands.add_parser(name, help="draw from the results")
+    arguments = parser.parse_args()
+    th.set_num_threads(1)
+    if arguments.command != "run":
+        print(DRAW[arguments.command]())
+        return
+    for part in PARTS if arguments.only is None else (arguments.only,):
+        start = time.perf_counter()
+        run(part)
+        print(f"{part}: {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
