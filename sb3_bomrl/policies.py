@@ -101,6 +101,8 @@ class TabularPolicy(ActorCriticPolicy):
         for name, space in (("observation_space", observation_space), ("action_space", action_space)):
             if not isinstance(space, spaces.Discrete):
                 raise ValueError(f"TabularPolicy needs a Discrete {name}, got {space}: use 'MlpPolicy'")
+        assert isinstance(action_space, spaces.Discrete)
+        self.n_actions = int(action_space.n)
         kwargs.setdefault("net_arch", [])
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 

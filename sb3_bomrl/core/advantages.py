@@ -91,23 +91,78 @@ def fit_linear_baseline(
     :param ridge: ε, relative to the mean squared feature
     :return: w, (n_tasks, n_features), double precision
     """
-    goes_on = (~episode_ends).double()
-    returns = reverse_scan(rewards.double(), gamma * goes_on)
-
-    # b_t: every step finds the end of its episode, and the end its row of final_features
-    steps_left = reverse_scan(th.ones_like(goes_on), goes_on)
-    index = th.arange(goes_on.numel(), dtype=th.double, device=features.device).reshape(goes_on.shape)
-    end = reverse_scan(th.where(episode_ends, index, 0.0), goes_on).long()
-    row = bootstraps.flatten().cumsum(0) - 1
-    cut_off = bootstraps.flatten()[end]
+    returns, discount, row = _episode_ends(rewards, episode_ends, bootstraps, gamma)
+    cut_off = discount > 0
     following = th.zeros_like(features)
-    following[cut_off] = (gamma**steps_left)[cut_off][:, None] * final_features[row[end[cut_off]]]
+    following[cut_off] = discount[cut_off][:, None] * final_features[row[cut_off]]
 
     f = (features * mask[..., None]).flatten(1, 2)
     scale = f.square().sum(1).mean(1).clamp(min=1e-12)
     eye = th.eye(f.shape[-1], dtype=f.dtype, device=f.device)
     matrix = f.mT @ (f - following.flatten(1, 2)) + (ridge * scale)[:, None, None] * eye
     return th.linalg.solve(matrix, f.mT @ returns.flatten(1, 2)[..., None]).squeeze(-1)
+
+
+def fit_value_table(
+    states: th.Tensor,
+    final_states: th.Tensor,
+    rewards: th.Tensor,
+    episode_ends: th.Tensor,
+    bootstraps: th.Tensor,
+    mask: th.Tensor,
+    gamma: float,
+    n_states: int,
+    ridge: float = 1e-5,
+) -> th.Tensor:
+    r"""
+    :func:`fit_linear_baseline` for one-hot features, a table of values, from sums over the visits of each state.
+
+    :param states: s_t, (n_tasks, n_steps, n_envs) int
+    :param final_states: s_T, (n_bootstraps,) int, in the row-major order of ``bootstraps``
+    :param rewards: (n_tasks, n_steps, n_envs)
+    :param episode_ends: (n_tasks, n_steps, n_envs) bool
+    :param bootstraps: (n_tasks, n_steps, n_envs) bool, the ends that were cut off
+    :param mask: (n_tasks, n_steps, n_envs) bool, the steps that count
+    :param gamma: discount factor in [0, 1]
+    :param n_states: number of states
+    :param ridge: ε, relative to the mean squared feature
+    :return: V(s), (n_tasks, n_states), double precision; about 0 for states that were not visited
+    """
+    returns, discount, row = _episode_ends(rewards, episode_ends, bootstraps, gamma)
+    weights = mask.double().flatten(1)
+    own = states.long().flatten(1)
+
+    def total(values: th.Tensor, index: th.Tensor, size: int) -> th.Tensor:
+        return values.new_zeros(len(values), size).scatter_add_(1, index, values)
+
+    visits = total(weights, own, n_states)
+    matrix = th.diag_embed(visits + (ridge * visits.mean(1)).clamp(min=1e-17)[:, None])
+    if len(final_states) > 0:
+        following = own * n_states + final_states.long()[row.flatten(1)]
+        matrix = matrix - total(weights * discount.flatten(1), following, n_states**2).reshape(matrix.shape)
+    return th.linalg.solve(matrix, total(weights * returns.flatten(1), own, n_states))
+
+
+def _episode_ends(
+    rewards: th.Tensor, episode_ends: th.Tensor, bootstraps: th.Tensor, gamma: float
+) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    r"""
+    What every step sees of the end of its episode.
+
+    :param rewards: (n_tasks, n_steps, n_envs)
+    :param episode_ends: (n_tasks, n_steps, n_envs) bool
+    :param bootstraps: (n_tasks, n_steps, n_envs) bool
+    :param gamma: discount factor in [0, 1]
+    :return: returns R_t; γ^n where the episode was cut off n steps later, 0 where it terminated; and the number of that
+        cut in the row-major order of ``bootstraps`` (meaningless where it terminated); each (n_tasks, n_steps, n_envs)
+    """
+    goes_on = (~episode_ends).double()
+    returns = reverse_scan(rewards.double(), gamma * goes_on)
+    cut_off = bootstraps.double()
+    discount = reverse_scan(gamma * cut_off, gamma * goes_on)
+    number = (bootstraps.flatten().cumsum(0) - 1).clamp(min=0).reshape(bootstraps.shape)
+    row = reverse_scan(cut_off * number, goes_on).long()
+    return returns, discount, row
 
 
 def normalize(advantages: th.Tensor, mask: th.Tensor, scale: bool = True) -> th.Tensor:

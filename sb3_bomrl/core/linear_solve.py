@@ -87,3 +87,28 @@ def conjugate_gradient(
 
     residual = th.where(b_norm == 0, 0.0, rr.sqrt() / b_norm)
     return x, SolveInfo(n_iterations, residual, status)
+
+
+def damped_solve(
+    matvec: MatVec, b: th.Tensor, max_iterations: int, relative_damping: float
+) -> tuple[th.Tensor, SolveInfo]:
+    """
+    Solve [A + δI] x = b by conjugate gradients, with a δ per task that has the scale of its matrix,
+
+        δ = c · |bᵀAb| / bᵀb.
+
+    The curvature of the inner problem grows by orders of magnitude while the policy's standard deviations shrink, so
+    that no absolute δ serves a whole training run.
+
+    :param matvec: multiplies each row by its task's symmetric matrix A
+    :param b: (n_tasks, n_params)
+    :param max_iterations: at least 1
+    :param relative_damping: c ≥ 0
+    :return: x, (n_tasks, n_params), and the report
+    """
+    if relative_damping == 0.0:
+        return conjugate_gradient(matvec, b, max_iterations)
+    tiny = th.finfo(b.dtype).tiny
+    curvature = (b * matvec(b)).sum(1).abs() / (b * b).sum(1).clamp(min=tiny)
+    damping = relative_damping * curvature[:, None]
+    return conjugate_gradient(lambda v: matvec(v) + damping * v, b, max_iterations)

@@ -1,7 +1,7 @@
 """Data collection on a VecEnv: every environment plays its task with that task's own parameters."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -14,55 +14,25 @@ from sb3_bomrl.core.action_distributions import mode, sample
 from sb3_bomrl.policies import Actor
 from sb3_bomrl.rollout.assemble import assemble, concatenate
 from sb3_bomrl.rollout.normalization import FrozenNormalizer
+from sb3_bomrl.rollout.steps import (
+    Hooks,
+    Step,
+    StopCollection,
+    by_task,
+    check_finite,
+    pick,
+    shares,
+    stack_steps,
+    truncations,
+)
 from sb3_bomrl.rollout.tasks import set_tasks, split_in_waves
-from sb3_bomrl.types import Params, Rollout, Task
+from sb3_bomrl.types import Observations, Params, Rollout, Task
 
 Estimator = Callable[[Rollout], Rollout]
 """Fills in the advantages of a rollout."""
 
-
-class StopCollection(Exception):
-    """A callback asked to stop."""
-
-
-class Step(NamedTuple):
-    """
-    One step of all environments.
-
-    :param obs: what the policy saw, (n_envs, \\*obs_shape) or a dictionary of such
-    :param actions: (n_envs, \\*action_shape), as sampled
-    :param clipped_actions: (n_envs, \\*action_shape), as performed
-    :param log_probs: (n_envs,) tensor
-    :param episode_starts: (n_envs,) bool
-    :param new_obs: observations after the step (after the reset where an episode ended)
-    :param rewards: (n_envs,)
-    :param dones: (n_envs,) bool
-    :param infos: one dictionary per environment
-    """
-
-    obs: Any
-    actions: np.ndarray
-    clipped_actions: np.ndarray
-    log_probs: th.Tensor
-    episode_starts: np.ndarray
-    new_obs: Any
-    rewards: np.ndarray
-    dones: np.ndarray
-    infos: list[dict[str, Any]]
-
-
-class Hooks(NamedTuple):
-    """
-    What is told about a collection while it runs.
-
-    :param on_start: before the first step of each wave
-    :param on_step: after each vectorised step, with the step and its number; returns whether to go on
-    :param on_end: after the last step of each wave, with its rollout
-    """
-
-    on_start: Callable[[], None] = lambda: None
-    on_step: Callable[[Step, int], bool] = lambda step, number: True
-    on_end: Callable[[Rollout], None] = lambda rollout: None
+ActFunction = Callable[[Observations, th.Generator | None], tuple[th.Tensor, th.Tensor]]
+"""(observations by task, source of randomness or ``None`` for the mode) -> actions and their log-probabilities."""
 
 
 class RolloutCollector:
@@ -128,10 +98,10 @@ class RolloutCollector:
                     step.log_probs,
                 )
                 ends.append(step.dones)
-                cuts += _truncations(number, step)
+                cuts += truncations(number, step)
                 if not hooks.on_step(step, number):
                     raise StopCollection
-            cuts += [(number, i, _pick(step.new_obs, i)) for i in np.flatnonzero(~step.dones)]
+            cuts += [(number, int(i), pick(step.new_obs, int(i))) for i in np.flatnonzero(~step.dones)]
             ends[-1] = np.ones_like(ends[-1])
             arrays = {name: getattr(buffer, name) for name in ("observations", "actions", "log_probs", "rewards")}
             rollout = assemble(
@@ -182,7 +152,7 @@ class RolloutCollector:
     ) -> Rollout:
         """One wave of :meth:`collect_episodes`."""
         n_envs = self.env.num_envs
-        quota = np.tile(_shares(n_episodes, n_envs // len(tasks)), len(tasks))
+        quota = np.tile(shares(n_episodes, n_envs // len(tasks)), len(tasks))
         played = np.zeros(n_envs, dtype=int)
         steps: list[Step] = []
         masks: list[np.ndarray] = []
@@ -191,7 +161,7 @@ class RolloutCollector:
             counts = played < quota
             steps.append(step)
             masks.append(counts)
-            cuts += [cut for cut in _truncations(number, step) if counts[cut[1]]]
+            cuts += [cut for cut in truncations(number, step) if counts[cut[1]]]
             played += step.dones & counts
             if (played >= quota).all():
                 break
@@ -201,7 +171,7 @@ class RolloutCollector:
                     "register the environment with max_episode_steps, or raise max_steps"
                 )
         arrays = {
-            "observations": _stack([step.obs for step in steps]),
+            "observations": stack_steps([step.obs for step in steps]),
             "actions": np.stack([step.actions for step in steps]),
             "log_probs": np.stack([step.log_probs.cpu().numpy() for step in steps]),
             "rewards": np.stack([step.rewards for step in steps]).astype(np.float32),
@@ -225,17 +195,17 @@ class RolloutCollector:
         set_tasks(env, [task for task in tasks for _ in range(env.num_envs // n_tasks)])
         env.seed(int(self.generator.integers(2**31 - env.num_envs)))
         noise = th.Generator(policy.device).manual_seed(int(self.generator.integers(2**63)))
-        obs = env.reset()
+        obs: Any = env.reset()
         self.normalizer.observe()
         check_finite("observation", obs, tasks, 0)
+        act = self._tabulate(params) or self._evaluate(params)
         episode_starts = np.ones(env.num_envs, dtype=bool)
         number = 0
         while True:
             with th.no_grad():
-                per_task = _by_task(obs_as_tensor(obs, policy.device), n_tasks)
-                distribution = self.actor(params, self.actor.preprocess(per_task))
-                chosen = mode(distribution) if deterministic else sample(distribution, noise)
-                log_probs = distribution.log_prob(chosen).flatten()
+                chosen, log_probs = act(
+                    by_task(obs_as_tensor(obs, policy.device), n_tasks), None if deterministic else noise
+                )
             actions = chosen.flatten(0, 1).cpu().numpy()
             clipped = self._clip(actions)
             new_obs, rewards, dones, infos = env.step(clipped)
@@ -243,8 +213,46 @@ class RolloutCollector:
             self.normalizer.observe(dones)
             check_finite("observation", new_obs, tasks, number)
             check_finite("reward", rewards, tasks, number)
-            yield Step(obs, actions, clipped, log_probs, episode_starts, new_obs, rewards, dones, infos)
+            yield Step(obs, actions, clipped, log_probs.flatten(), episode_starts, new_obs, rewards, dones, infos)
             obs, episode_starts = new_obs, dones
+
+    def _evaluate(self, params: Params) -> ActFunction:
+        """The policy, evaluated at every step."""
+
+        def act(observations: Observations, noise: th.Generator | None) -> tuple[th.Tensor, th.Tensor]:
+            distribution = self.actor(params, self.actor.preprocess(observations))
+            chosen = mode(distribution) if noise is None else sample(distribution, noise)
+            return chosen, distribution.log_prob(chosen)
+
+        return act
+
+    @th.no_grad()
+    def _tabulate(self, params: Params) -> ActFunction | None:
+        """The policy as a table, evaluated once, where there are no more states than environments of a task."""
+        observed, acted, n_tasks = self.env.observation_space, self.env.action_space, len(next(iter(params.values())))
+        if not (isinstance(observed, spaces.Discrete) and isinstance(acted, spaces.Discrete)):
+            return None
+        if observed.n > self.env.num_envs // n_tasks:
+            return None
+        states = th.arange(int(observed.n), device=self.actor.policy.device).expand(n_tasks, -1)
+        distribution = self.actor(params, self.actor.preprocess(states))
+        actions = th.arange(int(acted.n), device=states.device)[:, None, None]
+        log_probs = distribution.log_prob(actions).permute(1, 2, 0)
+        # [0, 1) cut into one interval per action: upper ends of all but the last
+        below = log_probs.double().softmax(-1).cumsum(-1)[..., :-1]
+        best, tasks = mode(distribution), th.arange(n_tasks, device=log_probs.device)[:, None]
+
+        def act(observations: Observations, noise: th.Generator | None) -> tuple[th.Tensor, th.Tensor]:
+            assert isinstance(observations, th.Tensor)
+            visited = observations.long()
+            if noise is None:
+                chosen = best[tasks, visited]
+            else:
+                u = th.rand(visited.shape, dtype=th.double, device=noise.device, generator=noise)
+                chosen = (u[..., None] >= below[tasks, visited]).sum(-1)
+            return chosen, log_probs[tasks, visited, chosen]
+
+        return act
 
     def _clip(self, actions: np.ndarray) -> np.ndarray:
         space = self.env.action_space
@@ -257,55 +265,3 @@ class RolloutCollector:
         """Show the advantages in SB3's buffer, where callbacks look for them."""
         shape = buffer.advantages.shape
         buffer.advantages = rollout.advantages.transpose(0, 1).reshape(shape).float().cpu().numpy()
-
-
-def check_finite(name: str, values: Any, tasks: Sequence[Task], step: int) -> None:
-    r"""
-    Stop at the first number that is not finite.
-
-    :param name: what the values are
-    :param values: (n_envs, \*shape), or a dictionary of such
-    :param tasks: the tasks the environments play, each in equally many
-    :param step: number of the step, for the error
-    :raises FloatingPointError: that says which environment, task and step
-    """
-    if isinstance(values, dict):
-        for key, value in values.items():
-            check_finite(f"{name} {key!r}", value, tasks, step)
-        return
-    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-        index = int(np.argwhere(~np.isfinite(values))[0][0])
-        task = tasks[index * len(tasks) // len(values)]
-        raise FloatingPointError(
-            f"{name} from environment {index} (task {task!r}) at step {step} is not finite: {values[index]}"
-        )
-
-
-def _by_task(obs: Any, n_tasks: int) -> Any:
-    if isinstance(obs, dict):
-        return {key: _by_task(value, n_tasks) for key, value in obs.items()}
-    return obs.reshape(n_tasks, -1, *obs.shape[1:])
-
-
-def _pick(obs: Any, index: int) -> Any:
-    return {key: value[index] for key, value in obs.items()} if isinstance(obs, dict) else obs[index]
-
-
-def _stack(observations: list[Any]) -> Any:
-    if isinstance(observations[0], dict):
-        return {key: np.stack([obs[key] for obs in observations]) for key in observations[0]}
-    return np.stack(observations)
-
-
-def _truncations(number: int, step: Step) -> list[tuple[int, int, Any]]:
-    """(step, environment, final observation) of the episodes that a time limit cut off at this step."""
-    return [
-        (number, int(i), step.infos[i]["terminal_observation"])
-        for i in np.flatnonzero(step.dones)
-        if step.infos[i].get("TimeLimit.truncated", False)
-    ]
-
-
-def _shares(total: int, n_parts: int) -> np.ndarray:
-    """Split ``total`` as evenly as possible."""
-    return np.array([total // n_parts + (i < total % n_parts) for i in range(n_parts)])

@@ -6,7 +6,12 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_bomrl.core.advantages import baseline_features, fit_linear_baseline, generalized_advantages
+from sb3_bomrl.core.advantages import (
+    baseline_features,
+    fit_linear_baseline,
+    fit_value_table,
+    generalized_advantages,
+)
 from sb3_bomrl.policies import Actor
 from sb3_bomrl.types import Observations, Rollout
 
@@ -52,7 +57,7 @@ class AdvantageEstimator:
         :return: the same with ``advantages``
         """
         if self.baseline == "linear":
-            values, final_values = self._linear(rollout)
+            values, final_values = self._fitted(rollout)
         else:
             values, final_values = self._network(rollout)
         bootstrap_values = th.zeros_like(values)
@@ -67,10 +72,42 @@ class AdvantageEstimator:
         )
         return rollout._replace(advantages=advantages * rollout.mask)
 
+    def _fitted(self, rollout: Rollout) -> tuple[th.Tensor, th.Tensor]:
+        """Values of a baseline fitted to the rollout, none outside the range that its rewards allow."""
+        is_table = isinstance(self.actor.policy.observation_space, spaces.Discrete)
+        values, final_values = self._table(rollout) if is_table else self._linear(rollout)
+        owner = rollout.bootstraps.nonzero()[:, 0]
+        low, high = _value_range(rollout, self.gamma)
+        return (
+            values.clamp(low[:, None, None], high[:, None, None]),
+            final_values.clamp(low[owner], high[owner]),
+        )
+
+    def _table(self, rollout: Rollout) -> tuple[th.Tensor, th.Tensor]:
+        """A value for every state of a ``Discrete`` space, whose squares and constant would only repeat it."""
+        space = self.actor.policy.observation_space
+        assert isinstance(space, spaces.Discrete)
+        assert isinstance(rollout.observations, th.Tensor)
+        assert isinstance(rollout.final_observations, th.Tensor)
+        states = rollout.observations.long().reshape(rollout.rewards.shape)
+        final_states = rollout.final_observations.long().flatten()
+        table = fit_value_table(
+            states,
+            final_states,
+            rollout.rewards,
+            rollout.episode_ends,
+            rollout.bootstraps,
+            rollout.mask,
+            self.gamma,
+            int(space.n),
+        )
+        owner = rollout.bootstraps.nonzero()[:, 0]
+        return table.gather(1, states.flatten(1)).reshape(states.shape), table[owner, final_states]
+
     def _linear(self, rollout: Rollout) -> tuple[th.Tensor, th.Tensor]:
         lead = rollout.rewards.shape
-        features = baseline_features(self._vectors(rollout.observations, 3)).reshape(*lead, -1)
-        final = baseline_features(self._vectors(rollout.final_observations, 1))
+        features = self._features(rollout.observations, 3).reshape(*lead, -1)
+        final = self._features(rollout.final_observations, 1)
         weights = fit_linear_baseline(
             features,
             final.reshape(-1, features.shape[-1]),
@@ -81,20 +118,14 @@ class AdvantageEstimator:
             self.gamma,
         )
         owner = rollout.bootstraps.nonzero()[:, 0]
-        low, high = _value_range(rollout, self.gamma)
-        values = th.einsum("nted,nd->nte", features, weights)
-        final_values = (final * weights[owner]).sum(-1)
-        return (
-            values.clamp(low[:, None, None], high[:, None, None]),
-            final_values.clamp(low[owner], high[owner]),
-        )
+        return th.einsum("nted,nd->nte", features, weights), (final * weights[owner]).sum(-1)
 
-    def _vectors(self, observations: Observations, n_lead: int) -> th.Tensor:
-        """Preprocessed observations as vectors, dictionaries joined: (\\*lead, ...) -> (\\*lead, obs_dim)."""
+    def _features(self, observations: Observations, n_lead: int) -> th.Tensor:
+        """Preprocessed observations, dictionaries joined, then their features, (prod(lead), n_features)."""
         flat = _flatten_lead(observations, n_lead)
         preprocessed = self.actor.preprocess(flat)
         parts = list(preprocessed.values()) if isinstance(preprocessed, dict) else [preprocessed]
-        return th.cat([part[0].flatten(1) for part in parts], dim=1).cpu()
+        return baseline_features(th.cat([part[0].flatten(1) for part in parts], dim=1).cpu())
 
     def _network(self, rollout: Rollout) -> tuple[th.Tensor, th.Tensor]:
         return (

@@ -1,5 +1,7 @@
 """Statistics of ``VecNormalize`` that stand still while a meta-iteration collects its data."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -69,6 +71,18 @@ class FrozenNormalizer:
                 self._wrapper.obs_rms = self._obs_rms
             self._wrapper.ret_rms = self._ret_rms
         self.release()
+
+    @contextmanager
+    def shown_unfrozen(self) -> Iterator[None]:
+        """Let the wrapper look as it does outside a meta-iteration, for callbacks that save it."""
+        if self._wrapper is None or not self._is_frozen:
+            yield
+            return
+        self._wrapper.training = self._training
+        try:
+            yield
+        finally:
+            self._wrapper.training = False
 
     def release(self) -> None:
         """Undo :meth:`freeze` and forget what was gathered; nothing happens unless frozen."""

@@ -165,10 +165,18 @@ class BatchTaskVecEnv(VecEnv):
         ids = self._all_ids if indices is None else np.asarray(list(indices), dtype=np.intp)
         if len(tasks) != len(ids):
             raise ValueError(f"tasks must hold one task per environment, {len(ids)}, got {len(tasks)}")
-        checked = [self.task_distribution.check(task) for task in tasks]
+        checked = self._check_tasks(tasks)
         for i, task in zip(ids, checked, strict=True):
             self._tasks[i] = task
         self.apply_tasks(ids, checked)
+
+    def _check_tasks(self, tasks: Sequence[Task]) -> list[Task]:
+        """Check every task, but runs of one and the same object, as a meta-batch has them, only once."""
+        checked: list[Task] = []
+        for i, task in enumerate(tasks):
+            repeated = i > 0 and task is tasks[i - 1]
+            checked.append(checked[-1] if repeated else self.task_distribution.check(task))
+        return checked
 
     def get_tasks(self) -> list[Task]:
         """

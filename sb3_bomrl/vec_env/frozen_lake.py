@@ -97,7 +97,10 @@ class FrozenLakeVecEnv(BatchTaskVecEnv):
             self._moves = np.resize(self._moves, (self.num_envs, *self._moves.shape[1:]))
             self._rewards = np.resize(self._rewards, (self.num_envs, *self._rewards.shape[1:]))
             self._starts = np.resize(self._starts, self.num_envs)
-        dynamics = [lake_dynamics(task, self.penalty) for task in tasks]
-        self._moves[ids] = [one.moves for one in dynamics]
-        self._rewards[ids] = [one.rewards for one in dynamics]
-        self._starts[ids] = [one.start for one in dynamics]
+        # thousands of environments play a few layouts
+        number = {layout: i for i, layout in enumerate(dict.fromkeys(tasks))}
+        dynamics = [lake_dynamics(layout, self.penalty) for layout in number]
+        chosen = np.array([number[layout] for layout in tasks])
+        self._moves[ids] = np.array([one.moves for one in dynamics])[chosen]
+        self._rewards[ids] = np.array([one.rewards for one in dynamics])[chosen]
+        self._starts[ids] = np.array([one.start for one in dynamics])[chosen]

@@ -3,7 +3,7 @@
 import pytest
 import torch as th
 
-from sb3_bomrl.core.linear_solve import SolveStatus, conjugate_gradient
+from sb3_bomrl.core.linear_solve import SolveStatus, conjugate_gradient, damped_solve
 
 DIM = 8
 
@@ -146,3 +146,27 @@ def test_overflow_keeps_the_last_finite_iterate():
     assert info.status.item() == SolveStatus.NON_FINITE
     assert (x == 0).all()
     assert info.n_iterations.item() == 0
+
+
+def test_damped_solve_has_the_scale_of_each_matrix():
+    th.manual_seed(0)
+    root = th.randn(3, 6, 6, dtype=th.double)
+    a = root @ root.mT * th.tensor([1e-3, 1.0, 1e4], dtype=th.double)[:, None, None]
+    b = th.randn(3, 6, dtype=th.double)
+    x, info = damped_solve(lambda v: (a @ v[..., None])[..., 0], b, max_iterations=50, relative_damping=0.1)
+    curvature = th.einsum("ni,nij,nj->n", b, a, b) / (b * b).sum(1)
+    damped = a + 0.1 * curvature[:, None, None] * th.eye(6, dtype=th.double)
+    th.testing.assert_close(x, th.linalg.solve(damped, b), rtol=1e-5, atol=0)
+    assert (info.residual < 1e-5).all()
+
+
+def test_damped_solve_without_damping_is_conjugate_gradients():
+    th.manual_seed(0)
+    root = th.randn(2, 5, 5, dtype=th.double)
+    a, b = root @ root.mT, th.randn(2, 5, dtype=th.double)
+
+    def matvec(v):
+        return (a @ v[..., None])[..., 0]
+
+    assert th.equal(damped_solve(matvec, b, 3, 0.0)[0], conjugate_gradient(matvec, b, 3)[0])
+    assert (damped_solve(matvec, th.zeros_like(b), 3, 0.1)[0] == 0).all()

@@ -10,7 +10,8 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_bomrl.rollout.collector import Hooks, RolloutCollector, StopCollection, check_finite
+from sb3_bomrl.rollout.collector import RolloutCollector
+from sb3_bomrl.rollout.steps import Hooks, StopCollection, check_finite
 
 N_STEPS = 13
 

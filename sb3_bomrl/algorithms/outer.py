@@ -1,0 +1,147 @@
+"""The outer step on an SB3 policy: trust region or the policy's own optimiser, and the critic's regression."""
+
+from collections.abc import Callable, Iterator
+from typing import Literal, get_args
+
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from sb3_bomrl.core.distances import policy_kl
+from sb3_bomrl.core.outer_step import OuterInfo, TrustRegion, trust_region_step
+from sb3_bomrl.policies import Actor
+from sb3_bomrl.types import Batch, Observations, Params, Rollout
+
+OuterName = Literal["trpo", "adam"]
+OUTER_STEPS: tuple[str, ...] = get_args(OuterName)
+
+
+def _all_in_one(x: Observations) -> Observations:
+    return {k: v.flatten(0, 1)[None] for k, v in x.items()} if isinstance(x, dict) else x.flatten(0, 1)[None]
+
+
+def mean_kl(actor: Actor, meta_params: Params, support: Batch) -> Callable[[Params], th.Tensor]:
+    r"""
+    φ_new -> KL(π_φ ‖ π_φ_new), averaged over the pre-adaptation states of the whole meta-batch.
+
+    :param actor: policy as a function of stacked parameters
+    :param meta_params: φ, each of shape \*shape
+    :param support: pre-adaptation data of all tasks
+    :return: differentiable function of unstacked parameters
+    """
+    observations, weights = _all_in_one(support.observations), support.weights.flatten()[None]
+    weights = weights / weights.sum()
+    with th.no_grad():
+        old = actor({name: value[None] for name, value in meta_params.items()}, observations)
+
+    def kl(params: Params) -> th.Tensor:
+        new = actor({name: value[None] for name, value in params.items()}, observations)
+        return policy_kl(old, new, weights)[0]
+
+    return kl
+
+
+def trpo_step(
+    actor: Actor,
+    meta_params: Params,
+    gradient: Params,
+    support: Batch,
+    settings: TrustRegion,
+    improvement: Callable[[Params], float] | None,
+) -> OuterInfo:
+    r"""
+    Natural-gradient step on the policy's meta-parameters within a KL radius.
+
+    :param actor: brings the policy that is changed
+    :param meta_params: φ, each of shape \*shape
+    :param gradient: meta-gradient, same shapes
+    :param support: pre-adaptation data
+    :param settings: radius and limits
+    :param improvement: φ_new -> gain of the outer surrogate
+    :return: report of the step
+    """
+    kl = mean_kl(actor, meta_params, support)
+    new_params, info = trust_region_step(meta_params, gradient, kl, settings, improvement)
+    actor.load_params(new_params)
+    return info
+
+
+def adam_step(actor: Actor, meta_params: Params, gradient: Params, support: Batch, max_grad_norm: float) -> OuterInfo:
+    r"""
+    Ascend with the policy's own optimiser (SB3's Adam, whose state is saved with the model).
+
+    :param actor: brings the policy and its optimiser
+    :param meta_params: φ, each of shape \*shape
+    :param gradient: meta-gradient, same shapes
+    :param support: pre-adaptation data, for the report
+    :param max_grad_norm: the gradient is scaled down to this norm
+    :return: report of the step
+    """
+    ascend = {name: -value for name, value in gradient.items()}
+    _optimizer_step(actor.policy, ascend, max_grad_norm)
+    with th.no_grad():
+        kl = float(mean_kl(actor, meta_params, support)(actor.params()))
+    return OuterInfo(kl, float("nan"), 0, True, float("nan"))
+
+
+def _optimizer_step(policy: ActorCriticPolicy, gradients: Params, max_grad_norm: float) -> None:
+    """Step the policy's optimiser on some parameters alone; those without a gradient stay where they are."""
+    named = dict(policy.named_parameters())
+    policy.optimizer.zero_grad(set_to_none=True)
+    for name, value in gradients.items():
+        named[name].grad = value
+    th.nn.utils.clip_grad_norm_([named[name] for name in gradients], max_grad_norm)
+    policy.optimizer.step()
+    policy.optimizer.zero_grad(set_to_none=True)
+
+
+def fit_value_net(
+    actor: Actor, rollout: Rollout, n_epochs: int, batch_size: int, max_grad_norm: float, seed: int
+) -> float:
+    """
+    Regress the policy's critic on returns, leaving every parameter that the actor uses alone.
+
+    :param actor: brings the policy and its optimiser
+    :param rollout: pre-adaptation data
+    :param n_epochs: passes over the data
+    :param batch_size: samples per gradient step
+    :param max_grad_norm: gradients are scaled down to this norm
+    :param seed: of the shuffling
+    :return: mean squared error in the last pass
+    :raises FloatingPointError: if it is not finite
+    """
+    policy = actor.policy
+    critic = {name: p for name, p in policy.named_parameters() if name not in actor.names}
+    observations = _flat(rollout.observations)
+    with th.no_grad():
+        values = th.cat(
+            [_critic(policy, observations, part) for part in th.arange(rollout.rewards.numel()).split(4096)]
+        )
+        # TD(λ) returns are advantages plus the values they were estimated with
+        flat_targets = values + rollout.advantages.reshape(-1).to(values)
+    losses: list[float] = []
+    for indices in _minibatches(len(flat_targets), n_epochs, batch_size, seed):
+        loss = th.nn.functional.mse_loss(_critic(policy, observations, indices), flat_targets[indices])
+        if not loss.isfinite():
+            raise FloatingPointError(f"loss of the value network is not finite: {float(loss.detach())}")
+        gradients = th.autograd.grad(loss, list(critic.values()))
+        _optimizer_step(policy, dict(zip(critic, gradients, strict=True)), max_grad_norm)
+        losses.append(float(loss.detach()))
+    n_last = -(-len(flat_targets) // batch_size)
+    return sum(losses[-n_last:]) / n_last
+
+
+def _critic(policy: ActorCriticPolicy, observations: Observations, indices: th.Tensor) -> th.Tensor:
+    """Values of some samples, (n_indices,)."""
+    if isinstance(observations, dict):
+        return policy.predict_values({k: v[indices].to(policy.device) for k, v in observations.items()}).flatten()
+    return policy.predict_values(observations[indices].to(policy.device)).flatten()
+
+
+def _flat(x: Observations) -> Observations:
+    return {k: v.flatten(0, 2) for k, v in x.items()} if isinstance(x, dict) else x.flatten(0, 2)
+
+
+def _minibatches(n_samples: int, n_epochs: int, batch_size: int, seed: int) -> Iterator[th.Tensor]:
+    generator = th.Generator().manual_seed(seed)
+    for _ in range(n_epochs):
+        yield from th.randperm(n_samples, generator=generator).split(batch_size)

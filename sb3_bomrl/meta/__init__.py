@@ -1,0 +1,1 @@
+"""Lower and upper level: adaptation, meta-gradients, evaluation."""

@@ -1,0 +1,176 @@
+"""The lower level: from a support rollout to adapted parameters, Eq. (A2)."""
+
+import torch as th
+from torch.distributions import Distribution, kl_divergence
+
+from sb3_bomrl.core.advantages import normalize
+from sb3_bomrl.core.distances import policy_distance, policy_kl
+from sb3_bomrl.core.inner_solvers import InnerSolver, InnerValue, solve_inner
+from sb3_bomrl.core.surrogates import Surrogate, get_surrogate
+from sb3_bomrl.policies import Actor
+from sb3_bomrl.types import Adaptation, Batch, Observations, Params, Rollout
+
+
+def make_batch(rollout: Rollout, actor: Actor, normalize_advantage: bool, visitation_gamma: float = 1.0) -> Batch:
+    """
+    A rollout as the learning phase reads it: on the policy's device, steps and environments joined.
+
+    :param rollout: with advantages
+    :param actor: brings the preprocessing, the device and the precision
+    :param normalize_advantage: scale the advantages of each task to unit standard deviation; else only centre them
+    :param visitation_gamma: weight the t-th step of an episode by this to the power t: γ for the discounted state
+        visitation ν of the equations, 1 to weight all steps equally
+    :return: batch with n_samples = n_steps · n_envs_per_task
+    """
+    reference = next(actor.policy.parameters())
+    advantages = normalize(rollout.advantages, rollout.mask, scale=normalize_advantage)
+    weights = rollout.mask.double()
+    if visitation_gamma < 1.0:
+        weights = weights * visitation_gamma ** steps_in_episode(rollout).double()
+    weights = weights / weights.sum((1, 2), keepdim=True)
+    return Batch(
+        observations=actor.preprocess(_to(_join(rollout.observations), reference.device)),
+        actions=rollout.actions.flatten(1, 2).to(reference.device),
+        log_probs=rollout.log_probs.flatten(1, 2).to(reference),
+        advantages=advantages.flatten(1, 2).to(reference),
+        weights=weights.flatten(1, 2).to(reference),
+    )
+
+
+def steps_in_episode(rollout: Rollout) -> th.Tensor:
+    """
+    Number of steps since the episode began.
+
+    :param rollout: any
+    :return: (n_tasks, n_steps, n_envs_per_task), 0 at the first step
+    """
+    index = th.arange(rollout.rewards.shape[1])[None, :, None].expand(rollout.rewards.shape)
+    start = th.where(rollout.episode_starts, index, 0).cummax(1).values
+    return index - start
+
+
+def _join(x: Observations) -> Observations:
+    """(n_tasks, n_steps, n_envs, ...) -> (n_tasks, n_steps · n_envs, ...)."""
+    return {k: v.flatten(1, 2) for k, v in x.items()} if isinstance(x, dict) else x.flatten(1, 2)
+
+
+def _to(x: Observations, device: th.device) -> Observations:
+    return {k: v.to(device) for k, v in x.items()} if isinstance(x, dict) else x.to(device)
+
+
+class LowerLevel:
+    """
+    F(θ, φ) of Eq. (A2) on one batch of data.
+
+    :param actor: policy as a function of stacked parameters
+    :param batch: support data
+    :param distance: ``"kl_meta_task"``, ``"kl_task_meta"`` or ``"parameter"``
+    :param surrogate: ``"linear"``, ``"sigmoid"`` or ``"clip"``
+    :param reg_coef: λ > 0
+    :param clip_range: ε of ``"clip"``
+    """
+
+    def __init__(
+        self,
+        actor: Actor,
+        batch: Batch,
+        distance: str,
+        surrogate: str,
+        reg_coef: float,
+        clip_range: float = 0.2,
+    ) -> None:
+        self.actor = actor
+        self.batch = batch
+        self.distance = distance
+        self.surrogate: Surrogate = get_surrogate(surrogate, clip_range)
+        self.reg_coef = reg_coef
+
+    def policy(self, params: Params) -> Distribution:
+        r"""
+        π(·∣s) at the support states.
+
+        :param params: stacked, each of shape (n_tasks, \*shape)
+        :return: batch shape (n_tasks, n_samples)
+        """
+        return self.actor(params, self.batch.observations)
+
+    def value(self, task_params: Params, meta_params: Params, meta_policy: Distribution) -> InnerValue:
+        r"""
+        F = −(1/λ) Σ_t w_t h(π_θ/π_φ) A_t + D(φ, θ), Eq. (A2).
+
+        :param task_params: θ, each of shape (n_tasks, \*shape)
+        :param meta_params: φ, same shapes
+        :param meta_policy: π_φ at the support states
+        :return: objective, distance and KL per task
+        """
+        policy, w = self.policy(task_params), self.batch.weights
+        ratio = (policy.log_prob(self.batch.actions) - self.batch.log_probs).exp()
+        gain = (w * self.surrogate(ratio, self.batch.advantages) * self.batch.advantages).sum(-1)
+        distance = policy_distance(self.distance, meta_params, task_params, meta_policy, policy, w)
+        if self.distance == "kl_meta_task":
+            kl = distance.detach()
+        else:
+            with th.no_grad():
+                kl = policy_kl(meta_policy, policy, w)
+        return InnerValue(distance - gain / self.reg_coef, distance, kl)
+
+    def loss(self, task_params: Params, meta_params: Params) -> th.Tensor:
+        r"""
+        F(θ, φ) as a function of both, for the hypergradient.
+
+        :param task_params: θ, each of shape (n_tasks, \*shape)
+        :param meta_params: φ, same shapes
+        :return: (n_tasks,)
+        """
+        return self.value(task_params, meta_params, self.policy(meta_params)).objective
+
+    def state_distance(self, task_params: Params, meta_params: Params) -> th.Tensor:
+        r"""
+        d²(π_φ(·∣s), π_θ(·∣s)) at every support state; their average is D for the distances of Alg(1) and Alg(2).
+
+        :param task_params: θ, each of shape (n_tasks, \*shape)
+        :param meta_params: φ, same shapes
+        :return: (n_tasks, n_samples)
+        :raises ValueError: for ``"parameter"``, which is no average over states
+        """
+        policy, meta_policy = self.policy(task_params), self.policy(meta_params)
+        if self.distance == "kl_meta_task":
+            return kl_divergence(meta_policy, policy)
+        if self.distance == "kl_task_meta":
+            return kl_divergence(policy, meta_policy)
+        raise ValueError(f"distance must be a KL divergence to be an average over states, got {self.distance!r}")
+
+    def metric(self, task_params: Params) -> th.Tensor:
+        r"""
+        KL(π_θ held fixed ‖ π_θ), whose Hessian at θ is the Fisher matrix.
+
+        :param task_params: θ, each of shape (n_tasks, \*shape)
+        :return: (n_tasks,)
+        """
+        with th.no_grad():
+            fixed = self.policy(task_params)
+        return policy_kl(fixed, self.policy(task_params), self.batch.weights)
+
+
+def adapt(lower: LowerLevel, meta_params: Params, solver: InnerSolver, differentiable: bool = False) -> Adaptation:
+    r"""
+    Solve the lower level for all tasks at once: θ'_τ(φ) = argmin_θ F_τ(θ, φ), Eq. (A2), started at θ = φ.
+
+    :param lower: the lower level on the support data
+    :param meta_params: φ, each of shape (n_tasks, \*shape)
+    :param solver: method and limits
+    :param differentiable: keep the graph from φ to θ'
+    :return: adapted parameters and the solver's report
+    """
+    if differentiable:
+        meta_policy = lower.policy(meta_params)
+    else:
+        with th.no_grad():
+            meta_policy = lower.policy(meta_params)
+    return solve_inner(
+        lambda theta: lower.value(theta, meta_params, meta_policy),
+        meta_params,
+        solver,
+        lower.metric,
+        differentiable,
+    )

@@ -1,0 +1,154 @@
+"""Bad input gets an error that names the argument, the value and what is accepted; bad numbers stop the run."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import CheckpointCallback, ConvertCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"distance": "kl"}, "distance must be one of .*kl_meta_task.* got 'kl'"),
+        ({"surrogate": "ppo"}, "surrogate must be one of .*clip.* got 'ppo'"),
+        ({"inner_solver": "newton"}, "inner_solver must be one of .*adam.* got 'newton'"),
+        ({"hypergradient": "exact"}, "hypergradient must be one of .*implicit.* got 'exact'"),
+        ({"outer_step": "sgd"}, "outer_step must be one of .*trpo.* got 'sgd'"),
+        ({"baseline": "none"}, "baseline must be one of .*linear.* got 'none'"),
+        ({"reg_coef": 0.0}, "reg_coef must be a finite number above 0, got 0.0"),
+        ({"reg_coef": -1}, "reg_coef must be a finite number above 0, got -1"),
+        ({"reg_coef": float("nan")}, "reg_coef .* got nan"),
+        ({"reg_coef": "0.1"}, "reg_coef .* got '0.1'"),
+        ({"inner_lr": 0}, "inner_lr .* got 0"),
+        ({"inner_max_kl": -1.0}, "inner_max_kl .* got -1.0"),
+        ({"max_kl": float("inf")}, "max_kl .* got inf"),
+        ({"n_steps": 0}, "n_steps must be an integer of at least 1, got 0"),
+        ({"n_steps": 2.5}, "n_steps must be an integer of at least 1, got 2.5"),
+        ({"meta_batch_size": 0}, "meta_batch_size must be an integer of at least 1, got 0"),
+        ({"n_envs_per_task": 0}, "n_envs_per_task .* got 0"),
+        ({"n_inner_steps": 0}, "n_inner_steps .* got 0"),
+        ({"n_inner_steps": True}, "n_inner_steps .* got True"),
+        ({"hypergradient_cg_max_steps": 0}, "hypergradient_cg_max_steps .* got 0"),
+        ({"hypergradient_damping": -1.0}, "hypergradient_damping .* got -1.0"),
+        ({"gamma": 1.5}, r"gamma must be a number in \[0, 1\], got 1.5"),
+        ({"gae_lambda": -0.1}, r"gae_lambda must be a number in \[0, 1\], got -0.1"),
+        ({"batch_size": 0}, "batch_size .* got 0"),
+        ({"use_sde": True}, "use_sde must be False, got True"),
+        ({"inner_solver": "natural_gradient", "hypergradient": "unrolled"}, "unrolled.*natural_gradient"),
+        ({"policy": "MlpLstmPolicy"}, "MlpLstmPolicy"),
+        ({"policy": "TabularPolicy"}, "TabularPolicy needs a Discrete observation_space"),
+    ],
+)
+def test_arguments(tiny, kwargs, words):
+    with pytest.raises(ValueError, match=words):
+        tiny.model(**kwargs)
+
+
+@pytest.mark.parametrize("kwargs", [{"meta_batch_size": 0}, {"n_envs_per_task": -2}, {"meta_batch_size": 1.5}])
+def test_arguments_that_make_environments(tiny, kwargs):
+    with pytest.raises(ValueError, match="must be an integer of at least 1"):
+        tiny.model("bomrl/Navigation2D-v0", **kwargs)
+
+
+def test_an_environment_that_does_not_exist(tiny):
+    with pytest.raises(gym.error.Error, match="NoSuchEnv"):
+        tiny.model("NoSuchEnv-v0")
+
+
+def test_spaces_that_nothing_can_be_done_with(tiny):
+    env = DummyVecEnv([lambda: tiny.SpaceEnv(action_space=spaces.Dict({"a": spaces.Discrete(2)}))])
+    with pytest.raises(AssertionError, match="only supports"):
+        tiny.model(env, meta_batch_size=1)
+
+
+def test_a_family_without_set_task(tiny):
+    class Half(gym.Wrapper):
+        def sample_tasks(self, n):
+            return list(range(n))
+
+    model = tiny.model(DummyVecEnv([lambda: Half(tiny.SpaceEnv())] * 2))
+    with pytest.raises(ValueError, match=r"no set_task\(task\)"):
+        model.learn(10)
+
+
+@pytest.mark.parametrize("broken", ["observation", "reward"])
+@pytest.mark.parametrize("breaks_at", [3, 13, 33])  # in the support phase, the query phase, the second iteration
+@pytest.mark.parametrize("normalize", [False, True])
+def test_numbers_that_are_not_finite_stop_the_run(tiny, tmp_path, broken, breaks_at, normalize):
+    env = tiny.goal_vec(4, breaks_at=breaks_at, broken=broken)
+    env = VecNormalize(env) if normalize else env
+    model = tiny.model(env, line_search=False)
+    good = [tiny.params(model)]
+    statistics = []
+
+    def keep(local, _):
+        good[0] = tiny.params(model)  # the meta-parameters of the last complete iteration
+        if normalize:
+            statistics[:] = [env.obs_rms.mean.copy(), env.ret_rms.var.copy()]
+        return True
+
+    checkpoints = CheckpointCallback(1, str(tmp_path), save_vecnormalize=normalize)
+    with pytest.raises(
+        FloatingPointError, match=rf"{broken} from environment 0 .* at step {breaks_at % 10} is not finite"
+    ):
+        model.learn(10 * tiny.iteration, callback=[ConvertCallback(keep), checkpoints])
+    tiny.assert_equal(tiny.params(model), good[0])
+    assert model.n_meta_iterations == (1 if breaks_at == 33 else 0)
+    for path in tmp_path.glob("*.zip"):
+        loaded = type(model).load(path)
+        assert all(value.isfinite().all() for value in tiny.params(loaded).values())
+    assert len(list(tmp_path.glob("*.zip"))) == breaks_at - 1
+    model.save(tmp_path / "last")
+    if normalize:
+        assert env.training
+        np.testing.assert_array_equal(env.obs_rms.mean, statistics[0])
+        np.testing.assert_array_equal(env.ret_rms.var, statistics[1])
+
+
+def test_a_parameter_that_is_not_finite_is_named(tiny):
+    env = tiny.goal_vec(4)
+    model = tiny.model(env)
+    with th.no_grad():
+        model.policy.action_net.weight[0, 0] = np.inf
+    with pytest.raises(FloatingPointError, match=r"policy parameter 'action_net\.weight' is not finite"):
+        model.learn(10)
+    assert all(e.unwrapped.n_steps == 0 for e in env.envs)
+
+
+@pytest.mark.parametrize("broken", ["adapt", "gradient", "value"])
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, broken, monkeypatch):
+    model = tiny.model(baseline="value_net" if broken == "value" else "linear", line_search=False)
+    before = tiny.params(model)
+    words = {
+        "adapt": "inner objective of task 1",
+        "gradient": "meta-gradient of task 0",
+        "value": "loss of the value network",
+    }
+    if broken == "adapt":
+        original = model.adapt_params
+
+        def adapt_params(*args):
+            adapted = original(*args)
+            return adapted._replace(objective=adapted.objective * th.tensor([1.0, np.nan]))
+
+        monkeypatch.setattr(model, "adapt_params", adapt_params)
+    elif broken == "gradient":
+        original = model.meta_gradient
+
+        def meta_gradient(*args):
+            gradient = original(*args)
+            return gradient._replace(task_norms=gradient.task_norms * np.inf)
+
+        monkeypatch.setattr(model, "meta_gradient", meta_gradient)
+    else:
+        with th.no_grad():  # finite, but its square is not
+            model.policy.value_net.bias[0] = 1e38
+        before = tiny.params(model)
+    with pytest.raises(FloatingPointError, match=words[broken]):
+        model.learn(10)
+    if broken != "value":
+        tiny.assert_equal(tiny.params(model), before)
+    assert all(value.isfinite().all() for value in tiny.params(model).values())
