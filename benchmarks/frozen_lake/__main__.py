@@ -1,7 +1,8 @@
 """
-Exact Frozen Lake experiments and figures.
+Frozen Lake experiments and figures, exact and sampled.
 
-    python -m benchmarks.frozen_lake run          # all results, on one core, in minutes
+    python -m benchmarks.frozen_lake run          # all exact results, on one core, in minutes
+    python -m benchmarks.frozen_lake sampled      # the sampled ones, on one core, in about half an hour
     python -m benchmarks.frozen_lake figure1      # Alg(1), from the results in the repository
     python -m benchmarks.frozen_lake figure3      # Alg(2)
     python -m benchmarks.frozen_lake figure4      # Alg(3)
@@ -9,6 +10,7 @@ Exact Frozen Lake experiments and figures.
     python -m benchmarks.frozen_lake variance     # gap and bounds against task variance
     python -m benchmarks.frozen_lake convergence  # norm of the meta-gradient
     python -m benchmarks.frozen_lake table        # returns on held-out maps, in Markdown
+    python -m benchmarks.frozen_lake sampled_seen, sampled_held_out, sampled_table
 """
 
 import argparse
@@ -16,7 +18,7 @@ import time
 
 import torch as th
 
-from benchmarks.frozen_lake import experiments, figures, sweeps
+from benchmarks.frozen_lake import experiments, figures, sampled, sweeps
 from benchmarks.frozen_lake.results import save
 
 PARTS = ("main", "lambda", "variance", "convergence")
@@ -28,6 +30,9 @@ DRAW = {
     "variance": figures.variance_figure,
     "convergence": figures.convergence_figure,
     "table": figures.return_table,
+    "sampled_seen": lambda: figures.sampled_figure("seen"),
+    "sampled_held_out": lambda: figures.sampled_figure("held-out"),
+    "sampled_table": figures.sampled_table,
 }
 
 
@@ -60,17 +65,36 @@ def run(part: str) -> None:
         save("convergence", command, settings, sweeps.convergence())
 
 
+def run_sampled() -> None:
+    """Compute the sampled results, saved after every seed."""
+    settings = {
+        "n_maps": experiments.N_MAPS,
+        "n_iterations": sampled.N_ITERATIONS,
+        "meta_batch_size": sampled.META_BATCH_SIZE,
+        "n_episodes": sampled.N_EPISODES,
+        "hypergradient_damping": sampled.DAMPING,
+        "learning_rate": experiments.LEARNING_RATE,
+        "optimizer": "adam",
+    }
+    for seeds, rows in sampled.run():
+        save("sampled", "python -m benchmarks.frozen_lake sampled", settings | {"seeds": seeds}, rows)
+
+
 def main() -> None:
     """Parse the command line and do it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("run", help="compute the results").add_argument("--only", choices=PARTS)
+    commands.add_parser("run", help="compute the exact results").add_argument("--only", choices=PARTS)
+    commands.add_parser("sampled", help="compute the sampled results")
     for name in DRAW:
         commands.add_parser(name, help="draw from the results")
     arguments = parser.parse_args()
     th.set_num_threads(1)
-    if arguments.command != "run":
+    if arguments.command in DRAW:
         print(DRAW[arguments.command]())
+        return
+    if arguments.command == "sampled":
+        run_sampled()
         return
     for part in PARTS if arguments.only is None else (arguments.only,):
         start = time.perf_counter()

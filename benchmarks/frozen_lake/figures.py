@@ -191,6 +191,70 @@ def return_table() -> str:
     return "\n".join(lines)
 
 
+def sampled_figure(maps: str) -> Path:
+    """
+    Sampled and exact return over 0 to 4 adaptations, one column per algorithm, one row per family.
+
+    :param maps: ``"seen"`` or ``"held-out"``
+    """
+    sampled, exact = _sampled_and_exact(maps)
+    figure, axes = plt.subplots(2, 3, figsize=(13, 7.6), layout="constrained", sharey="row", sharex=True)
+    for line, family in zip(axes, FAMILY_TITLES, strict=True):
+        for axis, method in zip(line, TITLES, strict=True):
+            for rows, kind, style in ((sampled, "sampled", "-"), (exact, "exact", "--")):
+                for name, label, colour in (
+                    (method, "BO-MRL", "C0"),
+                    (f"random_{method}", "random initialisation", "C2"),
+                ):
+                    returns = np.array([row["returns"] for row in _select(rows, family=family, method=name)])
+                    steps = np.arange(returns.shape[1])
+                    axis.plot(steps, returns.mean(0), style, color=colour, label=f"{label}, {kind}")
+                    axis.fill_between(steps, returns.min(0), returns.max(0), color=colour, alpha=0.15, linewidth=0)
+            optimum = _select(exact, family=family, method="optimum")[0]["returns"]
+            axis.plot(np.arange(len(optimum)), optimum, "k:", linewidth=1, label="optimum of each task")
+            reg_coef = _select(sampled, family=family, method=method)[0]["setting"]
+            axis.set_title(f"{TITLES[method]}, λ = {reg_coef:g}\n{FAMILY_TITLES[family]}", fontsize=10)
+            axis.set_xticks(range(len(optimum)))
+            axis.grid(alpha=0.3)
+        line[0].set_ylabel("return J")
+    for axis in axes[1]:
+        axis.set_xlabel("adaptations")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=9, loc="outside lower center", ncol=len(labels))
+    seeds = sorted({row["seed"] for row in sampled})
+    figure.suptitle(
+        f"Frozen Lake, sampled against exact, {maps} maps: mean of 20 maps, then mean (line) and range (band) "
+        f"of {len(seeds)} seeds"
+    )
+    return _save(figure, f"frozen_lake_sampled_{maps.replace('-', '_')}.png")
+
+
+def _sampled_and_exact(maps: str) -> tuple[list[Row], list[Row]]:
+    """Rows of the sampled experiment, and those of the exact one with the same seeds."""
+    sampled = _select(load("sampled")["rows"], maps=maps)
+    seeds = {row["seed"] for row in sampled}
+    return sampled, [row for row in _select(load("main")["rows"], maps=maps) if row["seed"] in seeds]
+
+
+def sampled_table() -> str:
+    """Sampled returns, and in brackets the exact ones of the same seeds, as a Markdown table."""
+    lines = ["| family | maps | method | λ | 0 | 1 | 2 | 4 |", "|---|---|---|---|---|---|---|---|"]
+    names = {**TITLES, **{f"random_{method}": f"random, {TITLES[method]}" for method in TITLES}}
+    for family in FAMILY_TITLES:
+        for maps in ("seen", "held-out"):
+            sampled, exact = _sampled_and_exact(maps)
+            for method, name in names.items():
+                chosen = _select(sampled, family=family, method=method)
+                pair = [
+                    np.array([row["returns"] for row in rows]).mean(0)
+                    for rows in (chosen, _select(exact, family=family, method=method))
+                ]
+                cells = [f"{pair[0][step]:.2f} ({pair[1][step]:.2f})" for step in (0, 1, 2, 4)]
+                row = (family.replace("_", " "), maps, name, f"{chosen[0]['setting']:g}", *cells)
+                lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
 def _select(rows: list[Row], **wanted: Any) -> list[Row]:
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 

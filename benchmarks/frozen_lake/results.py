@@ -10,7 +10,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "results" / "frozen_lake"
 FIGURES = Path(__file__).parents[2] / "docs" / "figures"
-PACKAGES = ("sb3-bomrl", "torch", "numpy")
+PACKAGES = ("sb3-bomrl", "stable-baselines3", "gymnasium", "torch", "numpy")
 
 
 def save(name: str, command: str, settings: dict[str, Any], rows: list[dict[str, Any]]) -> Path:

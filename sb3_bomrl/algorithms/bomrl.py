@@ -49,8 +49,8 @@ class BOMRL(MetaAlgorithm):
         ``"unrolled"`` (through the inner steps) or ``"first_order"``
     :param hypergradient_cg_max_steps: conjugate-gradient iterations of the implicit modes
     :param hypergradient_damping: damping of the inner Hessian relative to its curvature along the right-hand side, see
-        :func:`~sb3_bomrl.core.linear_solve.damped_solve`; with 0, ten iterations leave the linear system of a neural
-        network unsolved (a relative residual near 1 on HalfCheetahVel)
+        :func:`~sb3_bomrl.core.linear_solve.damped_solve`. On HalfCheetahVel ten iterations leave a relative residual
+        of 0.8 without damping, 0.4 with 0.01 and 0.03 with 0.1
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class BOMRL(MetaAlgorithm):
         inner_gradient_tolerance: float = 0.0,
         hypergradient: str = "implicit",
         hypergradient_cg_max_steps: int = 10,
-        hypergradient_damping: float = 0.1,
+        hypergradient_damping: float = 0.01,
         normalize_advantage: bool = True,
         baseline: str = "auto",
         discount_states: bool = False,

@@ -220,7 +220,7 @@ class MetaAlgorithm(MetaAlgorithmShell):
         hooks = Hooks(callback.on_rollout_start, on_step, on_end)
         with rollout_threads():
             rollout = self._collector.collect(tasks, params, self.rollout_buffer, hooks)
-        return self._experience(rollout)
+        return self._experience(rollout, is_query=not is_support)
 
     # ------------------------------------------------------------------ adaptation
 

@@ -44,7 +44,8 @@ class MetaAlgorithmShell(PersistentAlgorithm):
     :param n_envs_per_task: environments per task where ``env`` is an id
     :param gamma: discount factor
     :param gae_lambda: λ of generalised advantage estimation
-    :param normalize_advantage: scale each task's advantages to unit standard deviation; they are centred in any case
+    :param normalize_advantage: scale the advantages to unit standard deviation, support data per task, query data over
+        all tasks (so that the outer objective stays the mean return); they are centred per task in any case
     :param baseline: ``"linear"`` (features of the observation, fitted per task in closed form), ``"value_net"``
         (SB3's critic) or ``"auto"`` (linear unless the observation is large)
     :param discount_states: weight the t-th step of an episode by γ^t, as the equations do; by default all steps count
@@ -54,8 +55,8 @@ class MetaAlgorithmShell(PersistentAlgorithm):
     :param cg_max_steps: conjugate-gradient iterations of natural gradients (``"trpo"``, and the inner solver of that
         name)
     :param cg_damping: damping of the Fisher matrix in natural gradients
-    :param line_search: require that adapting again from the new meta-policy improves the query surrogate (``"trpo"``,
-        with hypergradients that are the gradient of that: ``"implicit"`` and ``"unrolled"``); else only the KL is checked
+    :param line_search: require that adapting again from the new meta-policy improves the query surrogate (``"trpo"``
+        with a hypergradient that is its gradient, ``"implicit"`` or ``"unrolled"``); else only the KL is checked
     :param max_grad_norm: largest gradient norm of ``"adam"`` and of the value network
     :param n_critic_updates: passes over the support data per meta-iteration (``baseline="value_net"``)
     :param batch_size: minibatch size of the value network's regression
@@ -221,18 +222,19 @@ class MetaAlgorithmShell(PersistentAlgorithm):
         estimate = AdvantageEstimator(self.actor, self.gamma, self.gae_lambda, self._resolved_baseline())
         return RolloutCollector(env, self.actor, generator, estimate, normalizer)
 
-    def full_batch(self, rollout: Rollout) -> Batch:
+    def full_batch(self, rollout: Rollout, is_query: bool = False) -> Batch:
         """
         Every step of a rollout as one sample, for the learning phase.
 
         :param rollout: with advantages
+        :param is_query: post-adaptation data, whose tasks share one scale of advantages
         :return: batch with n_samples = n_steps · n_envs_per_task
         """
         visitation_gamma = self.gamma if self.discount_states else 1.0
-        return make_batch(rollout, self.actor, self.normalize_advantage, visitation_gamma)
+        return make_batch(rollout, self.actor, self.normalize_advantage, visitation_gamma, shared_scale=is_query)
 
-    def _experience(self, rollout: Rollout) -> Experience:
-        batch = self.full_batch(rollout)
+    def _experience(self, rollout: Rollout, is_query: bool = False) -> Experience:
+        batch = self.full_batch(rollout, is_query)
         if isinstance(self.policy, TabularPolicy):
             batch = merge_samples(batch, self.policy.n_actions)
         return Experience(rollout, batch)

@@ -165,18 +165,20 @@ def _episode_ends(
     return returns, discount, row
 
 
-def normalize(advantages: th.Tensor, mask: th.Tensor, scale: bool = True) -> th.Tensor:
+def normalize(advantages: th.Tensor, mask: th.Tensor, scale: bool = True, shared_scale: bool = False) -> th.Tensor:
     """
     Centre the advantages of every task, and scale them to unit standard deviation.
 
     :param advantages: (n_tasks, n_steps, n_envs)
     :param mask: (n_tasks, n_steps, n_envs) bool, the steps that count
     :param scale: divide by the standard deviation; ``False`` only centres
+    :param shared_scale: divide all tasks by one pooled standard deviation, so that they keep their relative stakes
     :return: (n_tasks, n_steps, n_envs), 0 outside the mask
     """
     count = mask.sum((1, 2), keepdim=True).clamp(min=1)
     centred = (advantages - (advantages * mask).sum((1, 2), keepdim=True) / count) * mask
     if not scale:
         return centred
-    std = (centred.square().sum((1, 2), keepdim=True) / count).sqrt()
+    variance = centred.square().sum((1, 2), keepdim=True) / count
+    std = (variance.mean() if shared_scale else variance).sqrt()
     return centred / (std + 1e-8)

@@ -11,7 +11,13 @@ from sb3_bomrl.policies import Actor
 from sb3_bomrl.types import Adaptation, Batch, Observations, Params, Rollout
 
 
-def make_batch(rollout: Rollout, actor: Actor, normalize_advantage: bool, visitation_gamma: float = 1.0) -> Batch:
+def make_batch(
+    rollout: Rollout,
+    actor: Actor,
+    normalize_advantage: bool,
+    visitation_gamma: float = 1.0,
+    shared_scale: bool = False,
+) -> Batch:
     """
     A rollout as the learning phase reads it: on the policy's device, steps and environments joined.
 
@@ -20,10 +26,12 @@ def make_batch(rollout: Rollout, actor: Actor, normalize_advantage: bool, visita
     :param normalize_advantage: scale the advantages of each task to unit standard deviation; else only centre them
     :param visitation_gamma: weight the t-th step of an episode by this to the power t: γ for the discounted state
         visitation ν of the equations, 1 to weight all steps equally
+    :param shared_scale: one standard deviation for all tasks. Query data need it: with a scale per task, the outer
+        objective would weigh each task's return by 1 / std(A_τ), which is not Eq. (A1)
     :return: batch with n_samples = n_steps · n_envs_per_task
     """
     reference = next(actor.policy.parameters())
-    advantages = normalize(rollout.advantages, rollout.mask, scale=normalize_advantage)
+    advantages = normalize(rollout.advantages, rollout.mask, normalize_advantage, shared_scale)
     weights = rollout.mask.double()
     if visitation_gamma < 1.0:
         weights = weights * visitation_gamma ** steps_in_episode(rollout).double()

@@ -198,3 +198,15 @@ def test_normalize_centres_and_scales_what_counts():
     assert (centred[~mask] == 0).all()
     assert (normalize(th.full((1, 4, 1), 7.0), th.ones(1, 4, 1, dtype=th.bool)) == 0).all()
     assert normalize(x, th.zeros_like(mask)).isfinite().all()
+
+
+def test_a_shared_scale_keeps_the_stakes_of_the_tasks():
+    th.manual_seed(0)
+    advantages = th.randn(3, 40, 5, dtype=th.double) * th.tensor([1.0, 3.0, 10.0], dtype=th.double)[:, None, None]
+    mask = th.rand(3, 40, 5) < 0.8
+    shared = normalize(advantages, mask, shared_scale=True)
+    centred = normalize(advantages, mask, scale=False)
+    ratio = shared[mask] / centred[mask]
+    th.testing.assert_close(ratio, ratio[:1].expand_as(ratio))  # one factor for all tasks
+    per_task = (shared.square().sum((1, 2)) / mask.sum((1, 2))).mean()
+    th.testing.assert_close(per_task, th.tensor(1.0, dtype=th.double), rtol=0, atol=1e-6)
