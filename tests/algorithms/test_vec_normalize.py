@@ -52,7 +52,7 @@ def test_statistics_stand_still_and_then_are_those_of_all_data(tiny):
     n = len(data)
     assert n == 3 * tiny.iteration + 6 * 4
     prior = 1e-4  # RunningMeanStd starts with this count, mean 0 and variance 1
-    mean = data.sum(0) / (n + prior)
+    mean = data.astype(float).sum(0) / (n + prior)
     np.testing.assert_allclose(env.obs_rms.mean, mean, rtol=1e-6)
     second = (prior + (data.astype(float) ** 2).sum(0)) / (n + prior)
     np.testing.assert_allclose(env.obs_rms.var, second - mean**2, rtol=1e-5)
