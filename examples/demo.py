@@ -9,6 +9,7 @@ goes on from its last checkpoint when it is started again.
 
 import argparse
 import csv
+import io
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_bomrl import BOMRL, evaluate_adaptation, make_meta_vec_env
+from sb3_bomrl.files import write_atomically
 from sb3_bomrl.meta.evaluation import AdaptationCurve
 from sb3_bomrl.plots import plot_adaptation_curves, plot_goal_tracking, save_figure
 from sb3_bomrl.policies import NormalizedFlattenExtractor
@@ -105,17 +107,16 @@ def print_table(title: str, curve: AdaptationCurve) -> None:
 
 def write_csv(path: Path, curves: dict[str, AdaptationCurve]) -> None:
     """All numbers of the tables and the figure."""
-    temporary = path.with_name(f".tmp-{path.name}")
-    with temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("policy", "goal_velocity", "adaptations", "env_steps", "mean_return", "std_return", "speed"))
-        for label, curve in curves.items():
-            for i, task in enumerate(curve.tasks):
-                for k in range(len(curve.returns)):
-                    r = curve.returns[k, i]
-                    row = (label, task, k, curve.env_steps[k, i], r.mean(), r.std(), curve.measured[k, i])
-                    writer.writerow(row)
-    temporary.replace(path)
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(("policy", "goal_velocity", "adaptations", "env_steps", "mean_return", "std_return", "speed"))
+    for label, curve in curves.items():
+        for i, task in enumerate(curve.tasks):
+            for k in range(len(curve.returns)):
+                r = curve.returns[k, i]
+                row = (label, task, k, curve.env_steps[k, i], r.mean(), r.std(), curve.measured[k, i])
+                writer.writerow(row)
+    write_atomically(path, lambda file: file.write(table.getvalue().encode()))
 
 
 def draw(path: Path, curves: dict[str, AdaptationCurve], tracked: str) -> None:

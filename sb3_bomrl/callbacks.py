@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_bomrl.algorithms.evaluation import evaluate_adaptation
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
+from sb3_bomrl.files import write_atomically
 from sb3_bomrl.meta.evaluation import AdaptationCurve
 from sb3_bomrl.types import Task
 
@@ -169,16 +170,3 @@ def _rows(timesteps: int, curve: AdaptationCurve) -> list[tuple[Any, ...]]:
         for i, task in enumerate(curve.tasks)
         for k in range(len(curve.returns))
     ]
-
-
-def write_atomically(path: Path, write: Callable[[io.BufferedWriter], Any]) -> None:
-    """
-    Write a file under a temporary name in the same folder and rename it.
-
-    :param path: the file
-    :param write: writes to the open binary file
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        write(file)
-    temporary.replace(path)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sb3_bomrl.files import write_atomically
 from sb3_bomrl.meta.evaluation import AdaptationCurve
 
 if TYPE_CHECKING:
@@ -71,9 +72,8 @@ def save_figure(figure: Any, path: str | Path) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    figure.savefig(temporary, dpi=150, bbox_inches="tight")
-    temporary.replace(path)
+    file_format = path.suffix.removeprefix(".")
+    write_atomically(path, lambda file: figure.savefig(file, format=file_format, dpi=150, bbox_inches="tight"))
     return path
 
 

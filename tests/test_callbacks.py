@@ -10,7 +10,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, StopTrainingOnRewardThreshold
 
 from sb3_bomrl import BOMRL, AdaptationCallback, evaluate_adaptation, make_meta_vec_env
-from sb3_bomrl.callbacks import write_atomically
+from sb3_bomrl.files import write_atomically
 
 ENV_ID = "bomrl/Navigation2D-v0"
 TASKS = [(0.3, 0.2), (-0.4, 0.1), (0.0, -0.5)]

@@ -1,7 +1,6 @@
 """The outer step on an SB3 policy: trust region or the policy's own optimiser, and the critic's regression."""
 
 from collections.abc import Callable, Iterator
-from typing import Literal, get_args
 
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -11,8 +10,7 @@ from sb3_bomrl.core.outer_step import OuterInfo, TrustRegion, trust_region_step
 from sb3_bomrl.policies import Actor
 from sb3_bomrl.types import Batch, Observations, Params, Rollout
 
-OuterName = Literal["trpo", "adam"]
-OUTER_STEPS: tuple[str, ...] = get_args(OuterName)
+OUTER_STEPS: tuple[str, ...] = ("trpo", "adam")
 
 
 def _all_in_one(x: Observations) -> Observations:

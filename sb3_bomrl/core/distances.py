@@ -1,14 +1,11 @@
 """The three distances d²(π_φ, π_θ) of Alg(1), Alg(2) and Alg(3)."""
 
-from typing import Literal, get_args
-
 import torch as th
 from torch.distributions import Distribution, kl_divergence
 
 from sb3_bomrl.types import Params
 
-DistanceName = Literal["kl_meta_task", "kl_task_meta", "parameter"]
-DISTANCES: tuple[str, ...] = get_args(DistanceName)
+DISTANCES: tuple[str, ...] = ("kl_meta_task", "kl_task_meta", "parameter")
 
 
 def policy_kl(p: Distribution, q: Distribution, weights: th.Tensor) -> th.Tensor:

@@ -5,7 +5,6 @@ All functions work on stacked parameters, (n_tasks, *shape), and return one hype
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
 
 import torch as th
 
@@ -15,8 +14,7 @@ from sb3_bomrl.core.scan import forward_scan, reverse_scan
 from sb3_bomrl.core.surrogates import Surrogate, slopes
 from sb3_bomrl.types import Params
 
-HypergradientMode = Literal["implicit", "implicit_sampling", "unrolled", "first_order"]
-HYPERGRADIENTS: tuple[str, ...] = get_args(HypergradientMode)
+HYPERGRADIENTS: tuple[str, ...] = ("implicit", "implicit_sampling", "unrolled", "first_order")
 
 InnerLoss = Callable[[Params, Params], th.Tensor]
 """(θ, φ) -> F(θ, φ), (n_tasks,), twice differentiable in both."""

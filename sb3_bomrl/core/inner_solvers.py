@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch as th
 
@@ -10,8 +10,7 @@ from sb3_bomrl.core.linear_solve import conjugate_gradient
 from sb3_bomrl.core.params import flatten, grad, require_grad, select, unflatten
 from sb3_bomrl.types import Adaptation, Params
 
-InnerMethod = Literal["adam", "sgd", "rmsprop", "natural_gradient"]
-INNER_METHODS: tuple[str, ...] = get_args(InnerMethod)
+INNER_METHODS: tuple[str, ...] = ("adam", "sgd", "rmsprop", "natural_gradient")
 
 
 class InnerStatus(IntEnum):

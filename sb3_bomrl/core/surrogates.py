@@ -5,12 +5,10 @@ All have h(1) = 1 and h'(1) = 1, so they give the same gradient at θ = φ.
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
 
 import torch as th
 
-SurrogateName = Literal["linear", "sigmoid", "clip"]
-SURROGATES: tuple[str, ...] = get_args(SurrogateName)
+SURROGATES: tuple[str, ...] = ("linear", "sigmoid", "clip")
 
 Surrogate = Callable[[th.Tensor, th.Tensor], th.Tensor]
 """(ratio, advantages) -> h, of the ratio's shape; the advantages matter only through their sign."""

@@ -1,7 +1,5 @@
 """Advantages of a rollout: a linear baseline fitted to each task, or SB3's value network."""
 
-from typing import Literal, get_args
-
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -15,8 +13,7 @@ from sb3_bomrl.core.advantages import (
 from sb3_bomrl.policies import Actor
 from sb3_bomrl.types import Observations, Rollout
 
-BaselineName = Literal["linear", "value_net"]
-BASELINES: tuple[str, ...] = get_args(BaselineName)
+BASELINES: tuple[str, ...] = ("linear", "value_net")
 
 MAX_LINEAR_FEATURES = 512
 
