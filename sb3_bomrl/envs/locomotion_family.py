@@ -5,7 +5,7 @@ Written once: the single Gymnasium environments call them with a batch of one, t
 simulations, so that the two cannot drift apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -13,19 +13,25 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+State = Mapping[str, Array]
+"""Fields of ``mjData`` by name, each of shape (n, \\*shape)."""
+
+ANT_CONTACT_COST = 5e-4
 
 
 class Rewards(NamedTuple):
-    """The reward of one step and its parts, each of shape (n,)."""
+    """The reward of one step and its parts, each of shape (n,); ``contact`` is ``None`` without a contact cost."""
 
     total: Array
     forward: Array
     ctrl: Array
     survive: Array
+    contact: Array | None = None
 
     def parts(self) -> dict[str, Array]:
         """The parts under the names that ``info`` uses."""
-        return {"reward_forward": self.forward, "reward_ctrl": self.ctrl, "reward_survive": self.survive}
+        parts = {"reward_forward": self.forward, "reward_ctrl": self.ctrl, "reward_survive": self.survive}
+        return parts if self.contact is None else {**parts, "reward_contact": self.contact}
 
 
 @dataclass(frozen=True)
@@ -34,101 +40,154 @@ class LocomotionFamily:
     Initial state, observation, reward and termination of a locomotion family.
 
     The reward of a step is :math:`f + b + h - c\,\|a\|^2` with
-    :math:`f = -|\dot x - v|` (``objective="velocity"``) or :math:`f = d\,\dot x` (``"direction"``), a bonus
-    :math:`b`, and :math:`h = 1` while a legged body is healthy.
+    :math:`f = -|\dot x - v|` (``objective="velocity"``), :math:`f = d\,\dot x` (``"direction"``) or
+    :math:`f = \dot x` (``"forward"``, where the task is the model), a bonus :math:`b`, and :math:`h = 1` while a body
+    that can fall is healthy. With contact forces it is less by their cost, and they are part of the observation.
 
-    :param xml_file: Gymnasium's model file
     :param objective: what the task stands for
     :param n_skipped: leading coordinates of ``qpos`` that the observation leaves out
     :param ctrl_cost: c
     :param bonus: b
     :param root_body: body whose ``xpos`` gives the velocity, ``None`` for ``qpos[0]``; ``xpos`` lags by one substep,
         as it does in Gymnasium's Ant
-    :param healthy_z: range of the height ``qpos[2]`` outside which the episode ends, ``None`` for never
+    :param height: the coordinate of ``qpos`` that is the body's height
+    :param healthy_z: range of the height outside which the episode ends, ``None`` for never
+    :param contact_cost: weight of the squared contact forces, ``None`` for neither cost nor observation
     :param frame_skip: physics steps per environment step
     :param reset_noise: scale of the initial noise
     """
 
-    xml_file: str
-    objective: Literal["velocity", "direction"]
+    objective: Literal["velocity", "direction", "forward"]
     n_skipped: int
     ctrl_cost: float
     bonus: float = 0.0
     root_body: int | None = None
+    height: int = 2
     healthy_z: tuple[float, float] | None = None
+    contact_cost: float | None = None
     frame_skip: int = 5
     reset_noise: float = 0.1
 
-    def initial_noise(self, rngs: Sequence[np.random.Generator], nq: int, nv: int) -> tuple[Array, Array]:
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of ``mjData`` that the functions below read."""
+        body = () if self.root_body is None else ("xpos",)
+        return ("qpos", "qvel", *body, *(("cfrc_ext",) if self.contact_cost is not None else ()))
+
+    def initial_state(
+        self, rngs: Sequence[np.random.Generator], qpos: Array, qvel: Array, lift: Array
+    ) -> tuple[Array, Array]:
         """
         Noise around the model's initial state, one generator per environment, in Gymnasium's order of draws.
 
         :param rngs: n generators
-        :param nq: number of positions
-        :param nv: number of velocities
-        :return: noise of positions (n, nq) and of velocities (n, nv)
+        :param qpos: the model's initial positions, (nq,)
+        :param qvel: the model's initial velocities, (nv,)
+        :param lift: how much higher than that each body starts, (n,)
+        :return: positions (n, nq) and velocities (n, nv)
         """
+        start = np.repeat(qpos[None], len(rngs), axis=0)
+        start[:, self.height] += lift
+        position, velocity = self._noise(rngs, len(qpos), len(qvel))
+        return start + position, qvel + velocity
+
+    def _noise(self, rngs: Sequence[np.random.Generator], nq: int, nv: int) -> tuple[Array, Array]:
+        """Uniform positions and normal velocities."""
         position, velocity = np.empty((len(rngs), nq)), np.empty((len(rngs), nv))
-        for i, rng in enumerate(rngs):
-            position[i] = rng.uniform(low=-self.reset_noise, high=self.reset_noise, size=nq)
-            velocity[i] = self.reset_noise * rng.standard_normal(nv)
-        return position, velocity
+        for rng, row, velocity_row in zip(rngs, position, velocity, strict=True):
+            rng.random(out=row)
+            rng.standard_normal(out=velocity_row)
+        return self._uniform(position), self.reset_noise * velocity
 
-    def observation(self, qpos: Array, qvel: Array) -> Array:
-        """
-        :param qpos: (n, nq)
-        :param qvel: (n, nv)
-        :return: (n, nq - n_skipped + nv), a copy
-        """
-        return np.concatenate((qpos[:, self.n_skipped :], qvel), axis=1)
+    def _uniform(self, draws: Array) -> Array:
+        """What ``Generator.uniform(-reset_noise, reset_noise)`` makes of its draws, for all rows at once."""
+        return -self.reset_noise + 2.0 * self.reset_noise * draws
 
-    def position(self, qpos: Array, xpos: Array | None) -> Array:
+    def observation(self, state: State) -> Array:
+        """
+        :param state: the simulations
+        :return: (n, n_observations), a copy
+        """
+        parts = [state["qpos"][:, self.n_skipped :], state["qvel"]]
+        if self.contact_cost is not None:
+            parts.append(_clipped_forces(state)[:, 6:])  # the world, body 0, is left out
+        return np.concatenate(parts, axis=1)
+
+    def position(self, state: State) -> Array:
         """
         The point of the body whose velocity counts.
 
-        :param qpos: (n, nq)
-        :param xpos: body positions (n, n_bodies, 3), needed where ``root_body`` is set
+        :param state: the simulations
         :return: (n, 1) or (n, 2), a copy
         """
         if self.root_body is None:
-            return qpos[:, :1].copy()
-        assert xpos is not None
-        return xpos[:, self.root_body, :2].copy()
+            return state["qpos"][:, :1].copy()
+        return state["xpos"][:, self.root_body, :2].copy()
 
-    def healthy(self, qpos: Array) -> npt.NDArray[np.bool_]:
+    def healthy(self, state: State, lift: Array) -> npt.NDArray[np.bool_]:
         """
-        :param qpos: (n, nq)
+        :param state: the simulations
+        :param lift: how much higher each body stands than the model's, (n,); the range of heights moves with it
         :return: (n,), false where the body has fallen or jumped too high
         """
         if self.healthy_z is None:
-            return np.ones(len(qpos), dtype=bool)
-        low, high = self.healthy_z
-        return (low <= qpos[:, 2]) & (qpos[:, 2] <= high)
+            return np.ones(len(state["qpos"]), dtype=bool)
+        height, (low, high) = state["qpos"][:, self.height] - lift, self.healthy_z
+        return (low <= height) & (height <= high)
 
-    def reward(self, x_velocity: Array, actions: npt.NDArray, healthy: npt.NDArray[np.bool_], tasks: Array) -> Rewards:
+    def reward(
+        self, velocity: Array, state: State, actions: npt.NDArray, healthy: npt.NDArray[np.bool_], tasks: Array
+    ) -> Rewards:
         """
         The reward of one step.
 
-        :param x_velocity: (n,)
+        :param velocity: of :meth:`position`, (n, 1) or (n, 2)
+        :param state: the simulations after the step
         :param actions: (n, nu), as given to ``step``
         :param healthy: (n,)
-        :param tasks: (n,), goal velocities or directions
+        :param tasks: (n,), goal velocities or directions; not read if the objective is ``"forward"``
         :return: total and parts, (n,) each
         """
-        forward = -np.abs(x_velocity - tasks) if self.objective == "velocity" else tasks * x_velocity
+        forward = self._forward(velocity, tasks)
         squares = np.square(np.ascontiguousarray(actions, dtype=np.float64))
-        ctrl = -self.ctrl_cost * np.sum(squares, axis=1)
+        ctrl = self.ctrl_cost * np.sum(squares, axis=1)
         survive = self.bonus + (healthy.astype(np.float64) if self.healthy_z is not None else np.zeros(len(healthy)))
-        return Rewards(forward + survive + ctrl, forward, ctrl, survive)
+        contact = self._contact_cost(state)
+        costs = ctrl if contact is None else ctrl + contact
+        return Rewards(forward + survive - costs, forward, -ctrl, survive, None if contact is None else -contact)
+
+    def _forward(self, velocity: Array, tasks: Array) -> Array:
+        """The part of the reward that the task decides, (n,)."""
+        if self.objective == "velocity":
+            return -np.abs(velocity[:, 0] - tasks)
+        return tasks * velocity[:, 0] if self.objective == "direction" else velocity[:, 0]
+
+    def _contact_cost(self, state: State) -> Array | None:
+        """(n,), or ``None`` without contact forces."""
+        if self.contact_cost is None:
+            return None
+        return self.contact_cost * np.sum(np.square(_clipped_forces(state)), axis=1)
+
+
+def _clipped_forces(state: State) -> Array:
+    """Contact forces on every body as Gymnasium's Ant clips them, (n, 6 n_bodies)."""
+    forces = state["cfrc_ext"]
+    return np.clip(forces.reshape(len(forces), -1), -1.0, 1.0)
 
 
 def half_cheetah(objective: Literal["velocity", "direction"]) -> LocomotionFamily:
     """HalfCheetah with control cost 0.05 and no termination."""
-    return LocomotionFamily("half_cheetah.xml", objective, n_skipped=1, ctrl_cost=0.05)
+    return LocomotionFamily(objective, n_skipped=1, ctrl_cost=0.05)
 
 
-def ant(objective: Literal["velocity", "direction"]) -> LocomotionFamily:
-    """Ant with control cost 0.005, bonus 0.05, and a healthy reward of 1 while its height is within (0.2, 1)."""
+def ant(objective: Literal["velocity", "direction"], contact_forces: bool = False) -> LocomotionFamily:
+    """Ant with control cost 0.005, bonus 0.05, and a healthy reward of 1 while its height is within [0.2, 1]."""
     return LocomotionFamily(
-        "ant.xml", objective, n_skipped=2, ctrl_cost=0.005, bonus=0.05, root_body=1, healthy_z=(0.2, 1.0)
+        objective,
+        n_skipped=2,
+        ctrl_cost=0.005,
+        bonus=0.05,
+        root_body=1,
+        healthy_z=(0.2, 1.0),
+        contact_cost=ANT_CONTACT_COST if contact_forces else None,
     )

@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import mujoco
 import numpy as np
 import numpy.typing as npt
-from mujoco.batch import Batch
+from mujoco.batch import Batch, SimulationError
 
-from sb3_bomrl.envs.locomotion import BAD_STATE, LocomotionTaskEnv
+from sb3_bomrl.envs.locomotion_env import BAD_STATE, LocomotionTaskEnv
 from sb3_bomrl.envs.locomotion_family import Array
 from sb3_bomrl.envs.mujoco_log import mujoco_warnings_to_log
 from sb3_bomrl.types import Task
@@ -52,41 +53,49 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
 
     def allocate_rows(self) -> None:
         """Make the simulations and bind what is read from them."""
-        self._batch = Batch(self._env.model, self.num_envs, min(self.n_threads, self.num_envs))
-        self._qpos, self._qvel = self._batch.bind("qpos"), self._batch.bind("qvel")
-        self._ctrl = self._batch.bind("ctrl")
-        # bound before the first forward(), so that it is as current, and as lagging, as in a single environment
-        self._xpos = None if self._family.root_body is None else self._batch.bind("xpos")
+        model, parameters, fields = self._env.model, self._env.parameters, self._family.fields
+        n_threads, observes_forces = min(self.n_threads, self.num_envs), "cfrc_ext" in fields
+        self._batch = Batch(model, self.num_envs, n_threads, persistent=observes_forces)
+        # bound before the first forward(), so that they are as current, and as lagging, as in a single environment
+        self._state = {name: self._batch.bind(name) for name in fields if name != "cfrc_ext"}
+        self._qpos, self._qvel, self._ctrl = self._state["qpos"], self._state["qvel"], self._batch.bind("ctrl")
+        self._forces = ContactForces(self._batch) if observes_forces else None
+        if self._forces is not None:
+            self._state["cfrc_ext"] = self._forces.values
+        self._model_fields = {name: self._batch.expand(name) for name in (parameters.fields if parameters else ())}
+        self._lift, self._task_array = np.zeros(self.num_envs), np.zeros(self.num_envs)
         self._obs = np.zeros((self.num_envs, *(self.observation_space.shape or ())))
-        self._task_array = np.zeros(self.num_envs)
         self._columns: dict[str, npt.NDArray] = {}
 
     def reset_rows(self, ids: Ids) -> npt.NDArray:
         """Draw initial states, each from its environment's own generator."""
         rngs = [self.views[i].np_random for i in ids]
-        model = self._batch.model
-        position, velocity = self._family.initial_noise(rngs, model.nq, model.nv)
+        env = self._env
+        qpos, qvel = self._family.initial_state(rngs, env.init_qpos, env.init_qvel, self._lift[ids])
         with mujoco_warnings_to_log():
             self._batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
-            self._qpos[ids] = self._env.init_qpos + position
-            self._qvel[ids] = self._env.init_qvel + velocity
+            self._qpos[ids], self._qvel[ids] = qpos, qvel
             self._batch.forward(ids)
-        obs = self._family.observation(self._qpos[ids], self._qvel[ids])
+        if self._forces is not None:
+            self._forces.values[ids] = 0.0
+        obs = self._family.observation({name: field[ids] for name, field in self._state.items()})
         self._obs[ids] = obs
         return obs
 
     def step_rows(self, actions: npt.NDArray) -> ArrayStep:
         """Step the physics, then observe and reward all rows together."""
-        family, before = self._family, self._family.position(self._qpos, self._xpos)
+        family, state, before = self._family, self._state, self._family.position(self._state)
         self._ctrl[:] = actions
-        with mujoco_warnings_to_log():
+        with mujoco_warnings_to_log(), suppress(SimulationError):  # its rows are in the batch's status
             self._batch.step(nstep=family.frame_skip)
-        obs = family.observation(self._qpos, self._qvel)
-        healthy = family.healthy(self._qpos)
+        if self._forces is not None:
+            self._forces.update()
         with np.errstate(invalid="ignore", over="ignore"):  # a diverged row may hold anything
-            x_velocity = (family.position(self._qpos, self._xpos)[:, 0] - before[:, 0]) / self._env.dt
-            rewards = family.reward(x_velocity, actions, healthy, self._task_array)
-        self._columns = {"x_position": self._qpos[:, 0], "x_velocity": x_velocity, **rewards.parts()}
+            obs = family.observation(state)
+            healthy = family.healthy(state, self._lift)
+            velocity = (family.position(state) - before) / self._env.dt
+            rewards = family.reward(velocity, state, actions, healthy, self._task_array)
+        self._columns = {"x_position": self._qpos[:, 0], "x_velocity": velocity[:, 0], **rewards.parts()}
         total, terminated, diverged = rewards.total, ~healthy, self._find_diverged(obs)
         if diverged is not None:
             obs[diverged] = self._obs[diverged]
@@ -97,16 +106,25 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
 
     def _find_diverged(self, obs: Array) -> npt.NDArray[np.bool_] | None:
         """
-        :return: the rows that MuJoCo warned of or whose state is not finite, ``None`` if all are well
+        :return: the rows that MuJoCo warned of or gave up, or whose state is not finite, ``None`` if all are well
         """
-        warned = self._batch.warning[:, BAD_STATE, 1]
-        if not warned.any() and np.isfinite(obs).all() and np.isfinite(self._qpos).all():
+        warned, failed = self._batch.warning[:, BAD_STATE, 1], self._batch.status
+        if not (warned.any() or failed.any()) and np.isfinite(obs).all() and np.isfinite(self._qpos).all():
             return None
-        return warned.any(axis=1) | ~np.isfinite(obs).all(axis=1) | ~np.isfinite(self._qpos).all(axis=1)
+        finite = np.isfinite(obs).all(axis=1) & np.isfinite(self._qpos).all(axis=1)
+        return warned.any(axis=1) | (failed != 0) | ~finite
 
     def apply_tasks(self, ids: Ids, tasks: Sequence[Task]) -> None:
-        """Tasks are numbers here: goal velocities or directions."""
-        self._task_array[ids] = tasks
+        """Write the tasks' numbers (goal velocities or directions), or what they make of the model."""
+        if self._env.parameters is None:
+            self._task_array[ids] = tasks
+            return
+        unique, inverse = _runs(tasks)
+        values, lift = self._env.parameters.values(unique)
+        for name, value in values.items():
+            self._model_fields[name][ids] = value[inverse]
+        self._lift[ids] = lift[inverse]
+        self._batch.set_const(np.unique(ids))
 
     def info_columns(self) -> dict[str, npt.NDArray]:
         """The single environment's info."""
@@ -118,6 +136,7 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
 
     def render_row(self, index: int) -> npt.NDArray[np.uint8]:
         """Render one simulation with the single environment's renderer."""
+        self._env.set_task(self.get_task(index))
         self._env.set_state(self._qpos[index], self._qvel[index])
         return self._env.render()
 
@@ -125,8 +144,43 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
         """Close the renderer and end the threads; nothing can be stepped afterwards."""
         if hasattr(self, "_batch"):
             self._env.close()
-            self._columns = {}  # which also holds a view of the state
-            del self._batch, self._qpos, self._qvel, self._ctrl, self._xpos
+            # all that holds a view of the simulations keeps them, and the threads, alive
+            self._columns, self._state, self._model_fields, self._forces = {}, {}, {}, None
+            del self._batch, self._qpos, self._qvel, self._ctrl
+
+
+class ContactForces:
+    """
+    The forces on every body as Gymnasium computes them, after the last substep.
+
+    Only a whole ``mjData`` has the contacts that they come from, so that the batch must be persistent, and they are
+    computed row by row.
+
+    :param batch: a persistent batch
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._data = mujoco.MjData(batch.model)
+        self.values = np.zeros((batch.nsim, *self._data.cfrc_ext.shape))
+
+    def update(self) -> None:
+        """Compute :attr:`values`, (n_envs, n_bodies, 6)."""
+        for row, forces in enumerate(self.values):
+            self._batch.get_data(row, self._data)
+            mujoco.mj_rnePostConstraint(self._batch.model, self._data)
+            forces[:] = self._data.cfrc_ext
+
+
+def _runs(tasks: Sequence[Task]) -> tuple[list[Task], list[int]]:
+    """Runs of one and the same object, and the run of every task."""
+    unique: list[Task] = []
+    inverse = []
+    for task in tasks:
+        if not unique or task is not unique[-1]:
+            unique.append(task)
+        inverse.append(len(unique) - 1)
+    return unique, inverse
 
 
 def _n_cpus() -> int:

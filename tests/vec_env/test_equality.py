@@ -7,17 +7,35 @@ import pytest
 
 from sb3_bomrl.vec_env import make_meta_vec_env
 
-MUJOCO = ["bomrl/HalfCheetahVel-v0", "bomrl/HalfCheetahDir-v0", "bomrl/AntVel-v0", "bomrl/AntDir-v0"]
-FAMILIES = [*MUJOCO, "bomrl/Navigation2D-v0"]
+ALL = ("body_mass", "body_inertia", "dof_damping", "geom_friction", "segment_length")
+KWARGS = {
+    "HalfCheetahVel": {},
+    "HalfCheetahDir": {},
+    "AntVel": {},
+    "AntDir": {},
+    "AntVel, contact forces": {"contact_forces": True},
+    "Walker2dRandParams": {},
+    "HopperRandParams": {},
+    "Walker2dRandParams, lengths": {"rand_params": ALL},
+    "HopperRandParams, lengths": {"rand_params": ALL, "log_scale_limit": 2.0},
+}
+MUJOCO = list(KWARGS)
+FAMILIES = [*MUJOCO, "Navigation2D"]
 N_ENVS = 3
 pytest.importorskip("mujoco")
 
 
-def pair(env_id, seed, horizon=60, n_threads=2):
+def make(name, n_envs, seed, n_threads=2, **kwargs):
+    """The fast VecEnv of a family."""
+    threads = {"n_threads": n_threads} if name in MUJOCO else {}
+    env_kwargs = {**KWARGS.get(name, {}), **kwargs, **threads}
+    return make_meta_vec_env(f"bomrl/{name.split(',')[0]}-v0", n_envs, seed=seed, env_kwargs=env_kwargs)
+
+
+def pair(name, seed, horizon=60):
     """The fast VecEnv and the slow one, with the same seeds and different tasks in every environment."""
-    fast_kwargs = {"n_threads": n_threads} if env_id in MUJOCO else {}
-    fast = make_meta_vec_env(env_id, N_ENVS, seed=seed, env_kwargs={"horizon": horizon, **fast_kwargs})
-    slow = make_meta_vec_env(env_id, N_ENVS, backend="dummy", seed=seed, env_kwargs={"horizon": horizon})
+    fast, kwargs = make(name, N_ENVS, seed, horizon=horizon), {**KWARGS.get(name, {}), "horizon": horizon}
+    slow = make_meta_vec_env(f"bomrl/{name.split(',')[0]}-v0", N_ENVS, "dummy", seed=seed, env_kwargs=kwargs)
     tasks = fast.env_method("sample_tasks", 1)
     for i, (task,) in enumerate(tasks):
         fast.env_method("set_task", task, indices=i)
@@ -58,18 +76,19 @@ def compare(fast, slow, seed, n_steps=150):
     return n_truncated, n_terminated
 
 
-@pytest.mark.parametrize("env_id", FAMILIES)
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_every_step_is_the_same(env_id, seed):
-    fast, slow = pair(env_id, seed)
+def test_every_step_is_the_same(name, seed):
+    fast, slow = pair(name, seed, horizon=15 if "RandParams" in name else 60)
     assert fast.env_method("sample_tasks", 3) != fast.env_method("sample_tasks", 3)
-    n_truncated, _ = compare(fast, slow, seed)
+    n_truncated, n_terminated = compare(fast, slow, seed)
     assert n_truncated >= 1
+    assert n_terminated >= 5 or "RandParams" not in name
 
 
-@pytest.mark.parametrize("env_id", ["bomrl/AntVel-v0", "bomrl/AntDir-v0"])
-def test_terminations_are_the_same(env_id):
-    fast, slow = pair(env_id, 3)
+@pytest.mark.parametrize("name", ["AntVel", "AntDir"])
+def test_terminations_are_the_same(name):
+    fast, slow = pair(name, 3)
     narrow = dataclasses.replace(fast.unwrapped._family, healthy_z=(0.5, 0.8))
     fast.unwrapped._family = narrow
     for env in slow.envs:
@@ -79,7 +98,7 @@ def test_terminations_are_the_same(env_id):
 
 
 def test_a_termination_at_the_time_limit_is_no_truncation():
-    fast, slow = pair("bomrl/AntDir-v0", 0, horizon=1)
+    fast, slow = pair("AntDir", 0, horizon=1)
     never = dataclasses.replace(fast.unwrapped._family, healthy_z=(5.0, 6.0))
     fast.unwrapped._family = never
     for env in slow.envs:
@@ -88,9 +107,9 @@ def test_a_termination_at_the_time_limit_is_no_truncation():
     assert (n_truncated, n_terminated) == (0, 5 * N_ENVS)
 
 
-@pytest.mark.parametrize("env_id", FAMILIES)
-def test_tasks_are_sampled_as_in_single_environments(env_id):
-    fast, slow = pair(env_id, 5)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_tasks_are_sampled_as_in_single_environments(name):
+    fast, slow = pair(name, 5)
     fast.reset(), slow.reset()
     assert fast.env_method("sample_tasks", 3) == slow.env_method("sample_tasks", 3)
     fast.env_method("seed_tasks", 8, indices=[1]), slow.env_method("seed_tasks", 8, indices=[1])
@@ -98,22 +117,25 @@ def test_tasks_are_sampled_as_in_single_environments(env_id):
     assert fast.get_attr("test_tasks") == slow.get_attr("test_tasks")
 
 
-@pytest.mark.parametrize("env_id", MUJOCO)
-def test_results_do_not_depend_on_threads_or_on_the_other_environments(env_id):
-    def run(n_envs, n_threads):
-        venv = make_meta_vec_env(env_id, n_envs, seed=2, env_kwargs={"horizon": 20, "n_threads": n_threads})
+@pytest.mark.parametrize("name", MUJOCO)
+def test_results_do_not_depend_on_threads_or_on_the_other_environments(name):
+    def run(n_envs, n_threads, others):
+        venv = make(name, n_envs, seed=2, n_threads=n_threads, horizon=20)
         tasks = venv.get_attr("test_tasks", 0)[0]
-        venv.unwrapped.set_tasks([tasks[(i if n_envs == 5 else i + 1) % len(tasks)] for i in range(n_envs)])
-        rng = np.random.default_rng(0)
-        trace = [venv.reset()]
+        chosen = [tasks[(i if i < 2 else i + others) % len(tasks)] for i in range(n_envs)]
+        venv.unwrapped.set_tasks(chosen)
+        rng, trace = np.random.default_rng(0), [venv.reset()]
         for _ in range(30):
             actions = rng.uniform(-1, 1, size=(5, *venv.action_space.shape))[:n_envs]
-            trace.extend(venv.step(actions)[:2])
+            trace.extend(venv.step(actions)[:3])
         venv.close()
         return trace
 
-    one, two, few = run(5, 1), run(5, 2), run(2, 2)
-    for first, second, third in zip(one, two, few, strict=True):
-        np.testing.assert_array_equal(first, second)
-        if third.ndim == 2:  # observations of the first environments do not depend on tasks or company
-            np.testing.assert_array_equal(first[:2], third)
+    first = run(5, 1, others=0)
+    for again in (run(5, 1, others=0), run(5, 2, others=0), run(5, 2, others=0)):
+        for ours, theirs in zip(first, again, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    for ours, company, few in zip(first, run(5, 2, others=1), run(2, 2, others=0), strict=True):
+        np.testing.assert_array_equal(ours[:2], company[:2])
+        np.testing.assert_array_equal(ours[:2], few)
+    assert any((ours[2:] != theirs[2:]).any() for ours, theirs in zip(first, run(5, 2, others=1), strict=True))
