@@ -80,6 +80,11 @@ class EnvView:
         return self._venv.env_render_mode
 
     @property
+    def metadata(self) -> dict[str, Any]:
+        """Render modes and frames per second."""
+        return self._venv.metadata
+
+    @property
     def observation_space(self) -> Any:
         """The space of one observation."""
         return self._venv.observation_space

@@ -49,6 +49,7 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
             env.render_mode,
             env.spec,
         )
+        self.metadata = env.metadata
         self.set_tasks([env.get_task()] * self.num_envs)
 
     def allocate_rows(self) -> None:
