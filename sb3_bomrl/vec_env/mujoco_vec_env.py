@@ -141,6 +141,9 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
         self._env.set_state(self._qpos[index], self._qvel[index])
         return self._env.render()
 
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError("MujocoTaskVecEnv holds threads and cannot be pickled: make it where it is used")
+
     def close(self) -> None:
         """Close the renderer and end the threads; nothing can be stepped afterwards."""
         if hasattr(self, "_batch"):

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 
 import gymnasium as gym
 import numpy as np
@@ -153,6 +154,12 @@ def test_rendering(monkeypatch):
     assert venv.render().shape == (16, 16, 3)  # three tiles and a blank one
     np.testing.assert_array_equal(drawn[1:], qpos)
     np.testing.assert_array_equal(venv.unwrapped._qpos, qpos)
+
+
+def test_a_batch_says_that_it_cannot_be_pickled():
+    with pytest.raises(TypeError, match="MujocoTaskVecEnv holds threads and cannot be pickled"):
+        pickle.dumps(make("bomrl/AntDir-v0"))
+    pickle.dumps(make("bomrl/AntDir-v0").unwrapped._env)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted through /proc")
