@@ -17,6 +17,7 @@ _ENVS = {
     "bomrl/AntDir-v0": _Registration("sb3_bomrl.envs.locomotion:AntDirEnv", 200),
     "bomrl/Walker2dRandParams-v0": _Registration("sb3_bomrl.envs.rand_params:Walker2dRandParamsEnv", 200),
     "bomrl/HopperRandParams-v0": _Registration("sb3_bomrl.envs.rand_params:HopperRandParamsEnv", 200),
+    "bomrl/HumanoidDir-v0": _Registration("sb3_bomrl.envs.humanoid:HumanoidDirEnv", 200),
     "bomrl/Navigation2D-v0": _Registration("sb3_bomrl.envs.navigation:Navigation2DEnv", 100),
     "bomrl/FrozenLakeHighVariance-v0": _Registration("sb3_bomrl.envs.frozen_lake:FrozenLakeHighVarianceEnv", 49),
     "bomrl/FrozenLakeLowVariance-v0": _Registration("sb3_bomrl.envs.frozen_lake:FrozenLakeLowVarianceEnv", 49),

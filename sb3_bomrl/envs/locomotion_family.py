@@ -53,6 +53,7 @@ class LocomotionFamily:
     :param height: the coordinate of ``qpos`` that is the body's height
     :param healthy_z: range of the height outside which the episode ends, ``None`` for never
     :param contact_cost: weight of the squared contact forces, ``None`` for neither cost nor observation
+    :param velocity_noise: distribution of the initial velocities
     :param frame_skip: physics steps per environment step
     :param reset_noise: scale of the initial noise
     """
@@ -65,6 +66,7 @@ class LocomotionFamily:
     height: int = 2
     healthy_z: tuple[float, float] | None = None
     contact_cost: float | None = None
+    velocity_noise: Literal["normal", "uniform"] = "normal"
     frame_skip: int = 5
     reset_noise: float = 0.1
 
@@ -92,11 +94,16 @@ class LocomotionFamily:
         return start + position, qvel + velocity
 
     def _noise(self, rngs: Sequence[np.random.Generator], nq: int, nv: int) -> tuple[Array, Array]:
-        """Uniform positions and normal velocities."""
+        """Uniform positions, and velocities of either kind."""
         position, velocity = np.empty((len(rngs), nq)), np.empty((len(rngs), nv))
         for rng, row, velocity_row in zip(rngs, position, velocity, strict=True):
             rng.random(out=row)
-            rng.standard_normal(out=velocity_row)
+            if self.velocity_noise == "normal":
+                rng.standard_normal(out=velocity_row)
+            else:
+                rng.random(out=velocity_row)
+        if self.velocity_noise == "uniform":
+            return self._uniform(position), self._uniform(velocity)
         return self._uniform(position), self.reset_noise * velocity
 
     def _uniform(self, draws: Array) -> Array:
@@ -151,10 +158,14 @@ class LocomotionFamily:
         forward = self._forward(velocity, tasks)
         squares = np.square(np.ascontiguousarray(actions, dtype=np.float64))
         ctrl = self.ctrl_cost * np.sum(squares, axis=1)
-        survive = self.bonus + (healthy.astype(np.float64) if self.healthy_z is not None else np.zeros(len(healthy)))
+        survive = self._survive(healthy)
         contact = self._contact_cost(state)
         costs = ctrl if contact is None else ctrl + contact
         return Rewards(forward + survive - costs, forward, -ctrl, survive, None if contact is None else -contact)
+
+    def _survive(self, healthy: npt.NDArray[np.bool_]) -> Array:
+        """The reward for being there, (n,)."""
+        return self.bonus + (healthy.astype(np.float64) if self.healthy_z is not None else np.zeros(len(healthy)))
 
     def _forward(self, velocity: Array, tasks: Array) -> Array:
         """The part of the reward that the task decides, (n,)."""

@@ -1,6 +1,5 @@
 """Walker2d and Hopper as functions of arrays: bodies in a plane whose *model* is the task."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ class PlanarFamily(LocomotionFamily):
     r"""
     Gymnasium's Walker2d and Hopper: reward :math:`\dot x + h - c\,\|a\|^2`, ends when unhealthy.
 
-    Unlike Ant's, the ranges exclude their ends, initial velocities are uniform, and observed velocities are clipped.
+    Unlike Ant's, the ranges exclude their ends, and observed velocities are clipped.
 
     :param healthy_angle: range of the torso's angle ``qpos[2]``
     :param healthy_state: range of all coordinates but the first two, ``None`` for any
@@ -25,14 +24,6 @@ class PlanarFamily(LocomotionFamily):
 
     healthy_angle: tuple[float, float] = (-np.inf, np.inf)
     healthy_state: tuple[float, float] | None = None
-
-    def _noise(self, rngs: Sequence[np.random.Generator], nq: int, nv: int) -> tuple[Array, Array]:
-        """Uniform positions and velocities."""
-        draws = np.empty((len(rngs), nq + nv))
-        for rng, row in zip(rngs, draws, strict=True):
-            rng.random(out=row)
-        noise = self._uniform(draws)
-        return noise[:, :nq], noise[:, nq:]
 
     def observation(self, state: State) -> Array:
         """Positions but the first, and clipped velocities."""
@@ -63,6 +54,7 @@ def walker2d() -> PlanarFamily:
         height=1,
         healthy_z=(0.8, 2.0),
         healthy_angle=(-1.0, 1.0),
+        velocity_noise="uniform",
         frame_skip=4,
         reset_noise=5e-3,
     )
@@ -78,6 +70,7 @@ def hopper() -> PlanarFamily:
         healthy_z=(0.7, np.inf),
         healthy_angle=(-0.2, 0.2),
         healthy_state=(-100.0, 100.0),
+        velocity_noise="uniform",
         frame_skip=4,
         reset_noise=5e-3,
     )

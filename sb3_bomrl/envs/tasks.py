@@ -70,9 +70,7 @@ class IntervalTasks:
 
     def check(self, task: Task) -> float:
         """Any finite number is playable, also outside the training range."""
-        if isinstance(task, (bool, np.bool_)) or not isinstance(task, Real) or not np.isfinite(float(task)):
-            raise ValueError(f"task must be a finite number (the goal velocity), got {task!r}")
-        return float(task)
+        return _check_number(task, "the goal velocity")
 
 
 class DirectionTasks:
@@ -101,6 +99,29 @@ class DirectionTasks:
         if isinstance(task, (bool, np.bool_)) or not isinstance(task, Real) or float(task) not in (-1.0, 1.0):
             raise ValueError(f"task must be -1 or +1 (the direction), got {task!r}")
         return 1 if float(task) > 0 else -1
+
+
+class AngleTasks:
+    """
+    A direction in the plane, as an angle drawn uniformly from [0, 2π).
+
+    The held-out tasks are the 16 multiples of π/8.
+    """
+
+    default = 0.0
+
+    @property
+    def test_tasks(self) -> list[float]:
+        """Evenly spaced directions."""
+        return [float(k * np.pi / 8) for k in range(16)]
+
+    def sample(self, rng: np.random.Generator, n_tasks: int) -> list[float]:
+        """Independent uniform draws."""
+        return [float(angle) for angle in rng.uniform(0.0, 2.0 * np.pi, size=n_tasks)]
+
+    def check(self, task: Task) -> float:
+        """Any finite number is a direction."""
+        return _check_number(task, "the direction in radians")
 
 
 class SquareTasks:
@@ -144,6 +165,12 @@ class SquareTasks:
         if goal.shape != (2,) or not np.isfinite(goal).all():
             raise ValueError(f"task must be two finite numbers (the goal's x and y), got {task!r}")
         return (float(goal[0]), float(goal[1]))
+
+
+def _check_number(task: Task, meaning: str) -> float:
+    if isinstance(task, (bool, np.bool_)) or not isinstance(task, Real) or not np.isfinite(float(task)):
+        raise ValueError(f"task must be a finite number ({meaning}), got {task!r}")
+    return float(task)
 
 
 class TaskStream:

@@ -129,6 +129,7 @@ _FAST: dict[str, tuple[str, FastMaker]] = {
     "bomrl/AntDir-v0": ("mujoco", _mujoco),
     "bomrl/Walker2dRandParams-v0": ("mujoco", _mujoco),
     "bomrl/HopperRandParams-v0": ("mujoco", _mujoco),
+    "bomrl/HumanoidDir-v0": ("mujoco", _mujoco),
     "bomrl/Navigation2D-v0": ("numpy", partial(_numpy, NavigationVecEnv)),
     "bomrl/FrozenLakeHighVariance-v0": ("numpy", partial(_numpy, partial(FrozenLakeVecEnv, family="high_variance"))),
     "bomrl/FrozenLakeLowVariance-v0": ("numpy", partial(_numpy, partial(FrozenLakeVecEnv, family="low_variance"))),

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from mujoco.batch import Batch, SimulationError
 
 from sb3_bomrl.envs.locomotion_env import BAD_STATE, LocomotionTaskEnv
-from sb3_bomrl.envs.locomotion_family import Array
 from sb3_bomrl.envs.mujoco_log import mujoco_warnings_to_log
 from sb3_bomrl.types import Task
 from sb3_bomrl.vec_env.base import ArrayStep, BatchTaskVecEnv, Ids
@@ -97,7 +96,7 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
             velocity = (family.position(state) - before) / self._env.dt
             rewards = family.reward(velocity, state, actions, healthy, self._task_array)
         self._columns = {"x_position": self._qpos[:, 0], "x_velocity": velocity[:, 0], **rewards.parts()}
-        total, terminated, diverged = rewards.total, ~healthy, self._find_diverged(obs)
+        total, terminated, diverged = rewards.total, ~healthy, self._find_diverged()
         if diverged is not None:
             obs[diverged] = self._obs[diverged]
             total[diverged] = 0.0
@@ -105,14 +104,14 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
         self._obs[:] = obs
         return ArrayStep(obs, total, terminated, diverged)
 
-    def _find_diverged(self, obs: Array) -> npt.NDArray[np.bool_] | None:
+    def _find_diverged(self) -> npt.NDArray[np.bool_] | None:
         """
         :return: the rows that MuJoCo warned of or gave up, or whose state is not finite, ``None`` if all are well
         """
         warned, failed = self._batch.warning[:, BAD_STATE, 1], self._batch.status
-        if not (warned.any() or failed.any()) and np.isfinite(obs).all() and np.isfinite(self._qpos).all():
+        if not (warned.any() or failed.any()) and np.isfinite(self._qpos).all() and np.isfinite(self._qvel).all():
             return None
-        finite = np.isfinite(obs).all(axis=1) & np.isfinite(self._qpos).all(axis=1)
+        finite = np.isfinite(self._qpos).all(axis=1) & np.isfinite(self._qvel).all(axis=1)
         return warned.any(axis=1) | (failed != 0) | ~finite
 
     def apply_tasks(self, ids: Ids, tasks: Sequence[Task]) -> None:

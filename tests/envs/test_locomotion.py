@@ -15,6 +15,7 @@ from sb3_bomrl.envs import register_envs
 
 pytest.importorskip("mujoco")
 
+from sb3_bomrl.envs.humanoid import HumanoidDirEnv
 from sb3_bomrl.envs.locomotion import AntDirEnv, AntVelEnv, HalfCheetahDirEnv, HalfCheetahVelEnv
 
 register_envs()
@@ -72,10 +73,36 @@ def test_physics_and_rewards_are_those_of_gymnasium(name, seed):
 
 
 @unbounded
-@pytest.mark.parametrize("name", FAMILIES)
-def test_check_env(name):
-    check_env(FAMILIES[name](), skip_render_check=True)
-    check_env_sb3(gym.make(f"bomrl/{name}-v0"))
+@pytest.mark.filterwarnings("ignore:We recommend you to use a symmetric")  # Humanoid's are in [-0.4, 0.4]
+@pytest.mark.parametrize("name", [*FAMILIES, "HumanoidDir"])
+@pytest.mark.parametrize("forces", [False, True])
+def test_check_env(name, forces):
+    kwargs = {"contact_forces": True} if forces and "Half" not in name else {}
+    check_env({**FAMILIES, "HumanoidDir": HumanoidDirEnv}[name](**kwargs), skip_render_check=True)
+    check_env_sb3(gym.make(f"bomrl/{name}-v0", **kwargs))
+
+
+def test_contact_forces_are_pickled_and_off_by_default():
+    assert AntVelEnv().observation_space.shape == AntDirEnv().observation_space.shape == (27,)
+    assert HumanoidDirEnv().observation_space.shape == (270,)
+    for env in (AntVelEnv(contact_forces=True), AntDirEnv(contact_forces=True), HumanoidDirEnv(contact_forces=True)):
+        copy = pickle.loads(pickle.dumps(env))
+        assert copy.observation_space.shape == env.observation_space.shape == env.reset()[0].shape
+        assert copy.family == env.family
+
+
+def test_only_the_direction_decides_what_a_humanoid_earns():
+    rewards = []
+    for task in (0.0, np.pi / 2, np.pi):
+        env = HumanoidDirEnv(task=task)
+        env.reset(seed=0)
+        _, reward, *_, info = env.step(np.full(17, 0.1))
+        rewards.append(reward)
+        assert info["reward_survive"] == 5.0
+        assert info["reward_ctrl"] == pytest.approx(-0.1 * 17 * 0.01)
+    assert rewards[0] - 5.0 + 0.017 == pytest.approx(1.25 * info["x_velocity"])
+    assert rewards[2] - 5.0 + 0.017 == pytest.approx(-1.25 * info["x_velocity"])
+    assert rewards[1] != pytest.approx(rewards[0])
 
 
 def test_an_ant_out_of_its_range_of_heights_ends_its_episode():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sb3_bomrl.envs.navigation import Navigation2DEnv
-from sb3_bomrl.envs.tasks import DirectionTasks, IntervalTasks, SquareTasks, check_horizon, check_range
+from sb3_bomrl.envs.tasks import AngleTasks, DirectionTasks, IntervalTasks, SquareTasks, check_horizon, check_range
 
 
 def test_velocities_are_uniform_over_the_range():
@@ -39,9 +39,22 @@ def test_goals_fill_the_square_and_the_grid_its_corners():
     assert {(x, y) for x in (-0.5, 0.5) for y in (-0.5, 0.5)} <= set(tasks.test_tasks)
 
 
+def test_angles_go_all_the_way_round():
+    tasks = AngleTasks()
+    draws = np.array(tasks.sample(np.random.default_rng(3), 4000))
+    assert 0.0 <= draws.min() < 0.01
+    assert 2 * np.pi - 0.01 < draws.max() < 2 * np.pi
+    assert abs(np.exp(1j * draws).mean()) < 5 / np.sqrt(4000)
+    np.testing.assert_allclose(np.diff(tasks.test_tasks), np.pi / 8)
+    assert abs(np.exp(1j * np.array(tasks.test_tasks)).sum()) < 1e-12
+    with pytest.raises(ValueError, match=r"task must be a finite number \(the direction in radians\), got 'left'"):
+        tasks.check("left")
+
+
 @pytest.mark.parametrize(
     ("tasks", "given", "canonical"),
     [
+        (AngleTasks(), np.float32(0.5), 0.5),
         (IntervalTasks(0, 2), np.float32(0.5), 0.5),
         (IntervalTasks(0, 2), 3, 3.0),
         (DirectionTasks(), -1.0, -1),

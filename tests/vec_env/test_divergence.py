@@ -15,6 +15,7 @@ FAMILIES = {
     "HalfCheetahVel": {},
     "AntDir": {},
     "AntVel": {"contact_forces": True},
+    "HumanoidDir": {},
     "Walker2dRandParams": {},
     "HopperRandParams": {},
 }
@@ -30,12 +31,20 @@ def huge_velocity(venv, index):
 
 
 def infinite_position(venv, index):
+    end_at_infinity(venv, venv._qpos, index)
+
+
+def infinite_velocity(venv, index):
+    end_at_infinity(venv, venv._qvel, index)
+
+
+def end_at_infinity(venv, field, index):
     """As if the last substep had ended there: MuJoCo would only notice in the next one."""
     batch, step = venv._batch, venv._batch.step
 
     def step_and_overflow(**kwargs):
         step(**kwargs)
-        venv._qpos[index] = np.inf
+        field[index] = np.inf
         del batch.__dict__["step"]
 
     batch.__dict__["step"] = step_and_overflow
@@ -58,7 +67,7 @@ def mujoco_error(venv, index):
 
 
 CASES = [(name, huge_velocity, index) for name in FAMILIES for index in (0, 2)]
-CASES += [("AntDir", infinite_position, 1), ("AntVel", infinite_position, 1)]
+CASES += [(name, infinity, 1) for name in FAMILIES for infinity in (infinite_position, infinite_velocity)]
 CASES += [(name, mujoco_error, 1) for name in FAMILIES]
 
 

@@ -14,6 +14,7 @@ FAST = {
     "bomrl/AntVel-v0": (MujocoTaskVecEnv, "mujoco", 200),
     "bomrl/Walker2dRandParams-v0": (MujocoTaskVecEnv, "mujoco", 200),
     "bomrl/HopperRandParams-v0": (MujocoTaskVecEnv, "mujoco", 200),
+    "bomrl/HumanoidDir-v0": (MujocoTaskVecEnv, "mujoco", 200),
     "bomrl/Navigation2D-v0": (NavigationVecEnv, "numpy", 100),
     "bomrl/FrozenLakeHighVariance-v0": (FrozenLakeVecEnv, "numpy", 49),
     "bomrl/FrozenLakeLowVariance-v0": (FrozenLakeVecEnv, "numpy", 49),

@@ -10,12 +10,13 @@ from sb3_bomrl.vec_env import make_meta_vec_env
 
 N_ENVS, N_STEPS = 3, 200
 
-ANT = {"include_cfrc_ext_in_observation": False}
+NO_FORCES = {"include_cfrc_ext_in_observation": False}
 CASES = {
     "HalfCheetahVel": ("HalfCheetah-v5", {}, {}),
     "HalfCheetahDir": ("HalfCheetah-v5", {}, {}),
-    "AntVel": ("Ant-v5", {}, ANT),
+    "AntVel": ("Ant-v5", {}, NO_FORCES),
     "AntDir, contact forces": ("Ant-v5", {"contact_forces": True}, {}),
+    "HumanoidDir, contact forces": ("Humanoid-v5", {"contact_forces": True}, {}),
     "Walker2dRandParams": ("Walker2d-v5", {}, {}),
     "HopperRandParams": ("Hopper-v5", {}, {}),
 }
@@ -33,12 +34,15 @@ def change(model, task):
 def expected_reward(name, task, action, info, terminated):
     """The benchmark's table, from what Gymnasium says."""
     squares, healthy = float(np.sum(np.square(action))), float(not terminated)
+    contact = info["reward_contact"] if "contact" in name else 0.0
+    if "Humanoid" in name:
+        along = info["x_velocity"] * np.cos(task) + info["y_velocity"] * np.sin(task)
+        return 1.25 * along + 5.0 * healthy - 0.1 * squares + contact
     if "RandParams" in name:
         return info["x_velocity"] + healthy - 1e-3 * squares
     forward = -abs(info["x_velocity"] - task) if "Vel" in name else task * info["x_velocity"]
     if "Half" in name:
         return forward - 0.05 * squares
-    contact = info["reward_contact"] if "contact" in name else 0.0
     return forward + 0.05 + healthy - 0.005 * squares + contact
 
 
@@ -47,6 +51,7 @@ def make_pair(name, seed, horizon=60):
     base, kwargs, their_kwargs = CASES[name]
     env_id = f"bomrl/{name.split(',')[0]}-v0"
     venv = make_meta_vec_env(env_id, N_ENVS, seed=seed, env_kwargs={"horizon": horizon, "n_threads": 2, **kwargs})
+    venv.env_method("seed_tasks", seed, indices=0)
     tasks = venv.env_method("sample_tasks", N_ENVS, indices=0)[0]
     venv.unwrapped.set_tasks(tasks)
     with mujoco_warnings_to_log():
@@ -66,7 +71,7 @@ def throw(venv, envs, row):
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_batch_is_gymnasium_step_for_step(name, seed):
-    venv, envs, tasks = make_pair(name, seed, horizon=20 if "RandParams" in name else 60)
+    venv, envs, tasks = make_pair(name, seed, horizon=20 if "RandParams" in name or "Humanoid" in name else 60)
     rng, low, high = np.random.default_rng(seed), venv.action_space.low, venv.action_space.high
     np.testing.assert_array_equal(venv.reset(), [env.reset(seed=seed + i)[0] for i, env in enumerate(envs)])
     n_truncated, n_terminated = 0, 0
