@@ -25,7 +25,7 @@ class RL2(RecurrentPPO):
 
     :param policy: ``"MlpLstmPolicy"``, or a class
     :param env: id of a registered environment with tasks, of which ``n_envs`` are made; an environment with tasks,
-        which is wrapped; or a VecEnv of ``TrialWrapper``s
+        which is wrapped; or a VecEnv of ``TrialWrapper`` environments
     :param n_steps: steps per rollout and environment. Gradients flow through the hidden state within a rollout alone:
         take at least the length of a trial
     :param episodes_per_trial: episodes of one task that make up a trial, where the trials are made here

@@ -51,7 +51,8 @@ def as_trial_env(env: GymEnv, episodes_per_trial: int) -> VecEnv:
     """
     A VecEnv of trials.
 
-    :param env: environment with tasks, which is wrapped, or a VecEnv of ``TrialWrapper``s, which is taken as it is
+    :param env: environment with tasks, which is wrapped, or a VecEnv of ``TrialWrapper`` environments, which is
+        taken as it is
     :param episodes_per_trial: of an environment that is wrapped here
     :return: VecEnv
     :raises ValueError: for a VecEnv of anything else
@@ -83,8 +84,8 @@ def evaluate_trials(
     scored. ``env_steps`` of the curve says what they cost; ``params`` holds nothing.
 
     :param model: RL², or any model whose ``predict`` takes and returns a hidden state
-    :param env: environment with tasks, or a VecEnv of ``TrialWrapper``s, apart from the one the model trains in;
-        normalised by ``VecNormalize`` where the model's is
+    :param env: environment with tasks, or a VecEnv of ``TrialWrapper`` environments, apart from the one the model
+        trains in; normalised by ``VecNormalize`` where the model's is
     :param tasks: test tasks; the environment's own ``test_tasks`` if not given
     :param n_adaptation_steps: K ≥ 0; a trial has K + 1 episodes, however many it had in training
     :param n_eval_episodes: trials per task
