@@ -154,5 +154,5 @@ def test_sampled_methods_come_in_the_order_of_the_exact_ones():
     exact, sampled = exact_returns(mdps, start), sampled_returns(mdps, layouts, start)
     assert sorted(sampled, key=sampled.get) == sorted(exact, key=exact.get)
     assert sorted(exact, key=exact.get) == ["untrained maml", "untrained alg2", "maml", "alg2"]
-    # measured: differences of at most 0.04
+    # measured: differences of at most 0.2
     assert sampled == pytest.approx(exact, abs=0.4)
