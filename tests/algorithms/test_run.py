@@ -121,8 +121,7 @@ def test_other_outer_steps(tiny, cls, outer_step):
 @pytest.mark.parametrize("n_inner_steps", [1, 3])
 def test_every_inner_step_has_data_of_its_own(tiny, n_inner_steps):
     model = tiny.model(cls=MAML, n_inner_steps=n_inner_steps)
-    seen = []
-    original = model.adapt_params
+    seen, original = [], model.adapt_params
 
     def adapt_params(params, support):
         seen.append((params, support.rollout))
