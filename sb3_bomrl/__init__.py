@@ -1,24 +1,53 @@
-"""Meta-reinforcement learning for Stable-Baselines3: BO-MRL with implicit hypergradients."""
+"""Meta-reinforcement learning for Stable-Baselines3: BO-MRL with implicit hypergradients, and its baselines."""
+
+from typing import TYPE_CHECKING, Any
 
 from sb3_bomrl.algorithms.bomrl import BOMRL
+from sb3_bomrl.algorithms.emaml import EMAML
 from sb3_bomrl.algorithms.evaluation import evaluate_adaptation
+from sb3_bomrl.algorithms.maml import FOMAML, MAML
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
+from sb3_bomrl.algorithms.promp import ProMP
+from sb3_bomrl.algorithms.reptile import Reptile
+from sb3_bomrl.algorithms.trials import evaluate_trials, make_trial_vec_env
 from sb3_bomrl.callbacks import AdaptationCallback
 from sb3_bomrl.envs import register_envs
+from sb3_bomrl.trials import TaskObservationWrapper, TrialWrapper
 from sb3_bomrl.vec_env import make_meta_vec_env
 from sb3_bomrl.wrappers import TaskSamplerWrapper
+
+if TYPE_CHECKING:
+    from sb3_bomrl.algorithms.rl2 import RL2 as RL2
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BOMRL",
+    "EMAML",
+    "FOMAML",
+    "MAML",
     "AdaptationCallback",
     "MetaAlgorithm",
+    "ProMP",
+    "Reptile",
+    "TaskObservationWrapper",
     "TaskSamplerWrapper",
+    "TrialWrapper",
     "__version__",
     "evaluate_adaptation",
+    "evaluate_trials",
     "make_meta_vec_env",
+    "make_trial_vec_env",
     "register_envs",
 ]
 
 register_envs()
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs sb3-contrib on first use."""
+    if name == "RL2":
+        from sb3_bomrl.algorithms.rl2 import RL2
+
+        return RL2
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,6 @@
 """BO-MRL: bilevel meta-reinforcement learning with universal policy adaptation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch as th
@@ -12,11 +13,10 @@ from sb3_bomrl.algorithms.validation import check_choice, check_positive, check_
 from sb3_bomrl.core.distances import DISTANCES
 from sb3_bomrl.core.hypergradient import HYPERGRADIENTS
 from sb3_bomrl.core.inner_solvers import INNER_METHODS, InnerSolver
-from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.surrogates import SURROGATES
 from sb3_bomrl.meta.adaptation import LowerLevel, adapt
 from sb3_bomrl.meta.closed_form import check_closed_form, closed_form_adaptation
-from sb3_bomrl.meta.gradients import MetaGradient, bomrl_meta_gradient, query_surrogate
+from sb3_bomrl.meta.gradients import MetaGradient, bomrl_meta_gradient
 from sb3_bomrl.types import Adaptation, Batch, Experience, Params
 
 
@@ -185,13 +185,18 @@ class BOMRL(MetaAlgorithm):
         return adapt(lower, meta_params, self._inner_solver())
 
     def meta_gradient(
-        self, meta_params: Params, support: Experience, adapted: Adaptation, query: Experience
+        self,
+        meta_params: Params,
+        supports: Sequence[Experience],
+        adapted: Sequence[Adaptation],
+        query: Experience,
     ) -> MetaGradient:
+        support = supports[0]
         return bomrl_meta_gradient(
             self._lower_level(support.batch),
             support.rollout,
             meta_params,
-            adapted.params,
+            adapted[0].params,
             query.batch,
             self._inner_solver(),
             self.hypergradient,
@@ -205,8 +210,3 @@ class BOMRL(MetaAlgorithm):
         # adapting again on the same data shows neither what other data φ would have sampled, part (b), nor what the
         # first-order gradient leaves out
         return self.hypergradient in ("implicit", "unrolled")
-
-    def outer_improvement(self, meta_params: Params, support: Experience, query: Experience) -> float:
-        adapted = self.adapt_params(stack(meta_params, support.rollout.n_tasks), support)
-        with th.no_grad():
-            return float(query_surrogate(self.actor, query.batch, adapted.params).mean())

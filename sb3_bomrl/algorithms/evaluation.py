@@ -50,7 +50,7 @@ def evaluate_adaptation(
     if n_adaptation_steps < 0:
         raise ValueError(f"n_adaptation_steps must be an integer of at least 0, got {n_adaptation_steps!r}")
     vec_env, _ = as_task_env(model, env)
-    chosen = _choose_tasks(vec_env, tasks)
+    chosen = choose_tasks(vec_env, tasks)
     n_tasks = len(chosen)
     padded = chosen + [chosen[-1]] * (_padded_length(n_tasks, vec_env.num_envs) - n_tasks)
     collector = model.make_collector(vec_env, np.random.default_rng(seed))
@@ -76,7 +76,7 @@ def evaluate_adaptation(
     )
 
 
-def _choose_tasks(vec_env: VecEnv, tasks: Sequence[Task] | None) -> list[Task]:
+def choose_tasks(vec_env: VecEnv, tasks: Sequence[Task] | None) -> list[Task]:
     if tasks is None:
         tasks = TaskDistribution(vec_env).test_tasks()
         if tasks is None:

@@ -1,23 +1,20 @@
 """The base of the meta-algorithms: the loop of the paper."""
 
 from abc import abstractmethod
-from copy import copy, deepcopy
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
-import numpy as np
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+import torch as th
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_bomrl.algorithms import reports
+from sb3_bomrl.algorithms.adaptive import AdaptiveAlgorithm
 from sb3_bomrl.algorithms.outer import adam_step, fit_value_net, trpo_step
 from sb3_bomrl.algorithms.resources import Stopwatch, rollout_threads
-from sb3_bomrl.algorithms.sb3_shell import MetaAlgorithmShell
-from sb3_bomrl.algorithms.task_env import as_task_env
-from sb3_bomrl.algorithms.validation import check_positive
 from sb3_bomrl.core.outer_step import OuterInfo, TrustRegion
 from sb3_bomrl.core.params import mean_over_tasks, stack
-from sb3_bomrl.meta.gradients import MetaGradient
-from sb3_bomrl.policies import Actor, update_normalizers
+from sb3_bomrl.meta.gradients import MetaGradient, query_surrogate
+from sb3_bomrl.policies import update_normalizers
 from sb3_bomrl.rollout.normalization import FrozenNormalizer
 from sb3_bomrl.rollout.steps import Hooks, Step, StopCollection
 from sb3_bomrl.rollout.tasks import TaskDistribution, split_in_waves
@@ -26,40 +23,39 @@ from sb3_bomrl.types import Adaptation, Experience, Params, Rollout, Task
 SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound="MetaAlgorithm")
 
 
-class MetaAlgorithm(MetaAlgorithmShell):
+class MetaAlgorithm(AdaptiveAlgorithm):
     """
     Base of the gradient-based meta-RL algorithms.
 
     ``self.policy`` always holds the meta-policy; adapted policies act through functional calls and are never written
-    into it while training, so SB3's callbacks see the meta-policy. A subclass supplies the lower level
-    (:meth:`adapt_params`) and the upper level (:meth:`meta_gradient`, :meth:`outer_improvement`).
+    into it while training, so SB3's callbacks see the meta-policy. A subclass supplies the lower
+    level (``adapt_params``) and the upper level (:meth:`meta_gradient`).
 
     Arguments: see :class:`~sb3_bomrl.algorithms.sb3_shell.MetaAlgorithmShell`.
     """
 
-    # ------------------------------------------------------------------ the two levels
+    # ------------------------------------------------------------------ the upper level
 
-    @abstractmethod
-    def adapt_params(self, meta_params: Params, support: Experience) -> Adaptation:
-        r"""
-        The lower level: adapt to every task of the support data.
-
-        :param meta_params: φ, each of shape (n_tasks, \*shape)
-        :param support: pre-adaptation data
-        :return: θ' and the solver's report
-        """
+    @property
+    def n_support_phases(self) -> int:
+        """Adaptations per meta-iteration, each to data of its own; 1 unless a method says otherwise."""
+        return 1
 
     @abstractmethod
     def meta_gradient(
-        self, meta_params: Params, support: Experience, adapted: Adaptation, query: Experience
+        self,
+        meta_params: Params,
+        supports: Sequence[Experience],
+        adapted: Sequence[Adaptation],
+        query: Experience,
     ) -> MetaGradient:
         r"""
         The upper level: gradient of the post-adaptation return with respect to φ.
 
         :param meta_params: φ, each of shape (n_tasks, \*shape)
-        :param support: pre-adaptation data
-        :param adapted: θ'
-        :param query: post-adaptation data
+        :param supports: pre-adaptation data of every support phase: of φ, then of each adaptation but the last
+        :param adapted: the adaptation to each of them, the last one being θ'
+        :param query: post-adaptation data, of θ'
         :return: mean over tasks, and reports
         """
 
@@ -71,16 +67,20 @@ class MetaAlgorithm(MetaAlgorithmShell):
         """
         return True
 
-    @abstractmethod
-    def outer_improvement(self, meta_params: Params, support: Experience, query: Experience) -> float:
+    def outer_improvement(self, meta_params: Params, supports: Sequence[Experience], query: Experience) -> float:
         r"""
-        Gain of the query surrogate when the lower level is solved again from other meta-parameters.
+        Gain of the query surrogate when the same data are adapted to again from other meta-parameters.
 
         :param meta_params: candidate φ, each of shape \*shape
-        :param support: pre-adaptation data
+        :param supports: pre-adaptation data of every support phase
         :param query: post-adaptation data
         :return: mean gain over tasks
         """
+        params = stack(meta_params, query.rollout.n_tasks)
+        for support in supports:
+            params = self.adapt_params(params, support).params
+        with th.no_grad():
+            return float(query_surrogate(self.actor, query.batch, params).mean())
 
     # ------------------------------------------------------------------ the loop
 
@@ -149,66 +149,78 @@ class MetaAlgorithm(MetaAlgorithmShell):
         reports.check_finite_params(self.policy)
         meta_params = stack(self.actor.params(), len(tasks))
 
+        params, supports, adapted = meta_params, list[Experience](), list[Adaptation]()
+        for phase in range(self.n_support_phases):
+            with watch("rollout"):
+                supports.append(self._collect(tasks, params, phase))  # pre-adaptation
+            if self.num_timesteps >= self._total_timesteps and not must_finish:
+                return False
+            with watch("adapt"):
+                adapted.append(self.adapt_params(params, supports[-1]))  # lower level
+            reports.check_finite_tasks("inner objective", adapted[-1].objective, tasks)
+            params = adapted[-1].params
         with watch("rollout"):
-            support = self._collect(tasks, meta_params, is_support=True)  # pre-adaptation
-        if self.num_timesteps >= self._total_timesteps and not must_finish:
-            return False
-        with watch("adapt"):
-            adapted = self.adapt_params(meta_params, support)  # lower level
-        reports.check_finite_tasks("inner objective", adapted.objective, tasks)
-        with watch("rollout"):
-            query = self._collect(tasks, adapted.params, is_support=False)  # post-adaptation
+            query = self._collect(tasks, params, self.n_support_phases)  # post-adaptation
         with watch("hypergradient"):
-            gradient = self.meta_gradient(meta_params, support, adapted, query)  # upper level
+            gradient = self.meta_gradient(meta_params, supports, adapted, query)  # upper level
         reports.check_finite_tasks("meta-gradient", gradient.task_norms, tasks)
         with watch("outer"):
-            outer = self._outer_step(mean_over_tasks(meta_params), gradient.gradient, support, query)
-            self._after_outer_step(support, query)
+            outer = self._outer_step(meta_params, gradient, supports, adapted, query)
+            self._after_outer_step([*supports, query])
 
         self.n_meta_iterations += 1
         self._n_updates += 1
-        reports.record_returns(self.logger, support.rollout, query.rollout)
-        reports.record_adaptation(self.logger, adapted)
+        reports.record_returns(self.logger, supports[0].rollout, query.rollout)
+        reports.record_adaptation(self.logger, adapted[-1])
         reports.record_meta_gradient(self.logger, gradient)
         reports.record_outer_step(self.logger, outer)
         reports.record_divergence(self.logger, self.env)
         watch.record(self.logger)
         return True
 
-    def _outer_step(self, meta_params: Params, gradient: Params, support: Experience, query: Experience) -> OuterInfo:
+    def _outer_step(
+        self,
+        meta_params: Params,
+        gradient: MetaGradient,
+        supports: Sequence[Experience],
+        adapted: Sequence[Adaptation],
+        query: Experience,
+    ) -> OuterInfo:
+        """Move the meta-policy along the meta-gradient."""
+        params, batch = mean_over_tasks(meta_params), supports[0].batch
         if self.outer_step == "adam":
             self._update_learning_rate(self.policy.optimizer)
-            return adam_step(self.actor, meta_params, gradient, support.batch, self.max_grad_norm)
+            return adam_step(self.actor, params, gradient.gradient, batch, self.max_grad_norm)
         settings = TrustRegion(self.max_kl, self.cg_max_steps, self.cg_damping)
 
         def improvement(candidate: Params) -> float:
-            return self.outer_improvement(candidate, support, query)
+            return self.outer_improvement(candidate, supports, query)
 
         searches = self.line_search and self.can_search()
-        return trpo_step(self.actor, meta_params, gradient, support.batch, settings, improvement if searches else None)
+        return trpo_step(self.actor, params, gradient.gradient, batch, settings, improvement if searches else None)
 
-    def _after_outer_step(self, support: Experience, query: Experience) -> None:
+    def _after_outer_step(self, phases: Sequence[Experience]) -> None:
         """Move what is learned beside the meta-policy: the critic, and the statistics of normalisers."""
         if self._resolved_baseline() == "value_net":
             self._update_learning_rate(self.policy.optimizer)
             seed = int(self.task_generator.integers(2**63))
             loss = fit_value_net(
-                self.actor, support.rollout, self.n_critic_updates, self.batch_size, self.max_grad_norm, seed
+                self.actor, phases[0].rollout, self.n_critic_updates, self.batch_size, self.max_grad_norm, seed
             )
             self.logger.record("train/value_loss", loss)
-        for phase in (support, query):
+        for phase in phases:
             update_normalizers(self.policy, phase.rollout.observations)
         self._normalizer.commit()
 
-    def _collect(self, tasks: list[Task], params: Params, is_support: bool) -> Experience:
-        """One phase: rollouts of all tasks, with SB3's callbacks and counters."""
+    def _collect(self, tasks: list[Task], params: Params, phase: int) -> Experience:
+        """Rollouts of all tasks, with SB3's callbacks and counters; phase 0 plays the meta-policy, the last one θ'."""
         callback = self._callback
 
         def on_step(step: Step, number: int) -> bool:
             assert self.env is not None
             self.num_timesteps += self.env.num_envs
             callback.update_locals({**step._asdict(), "self": self, "env": self.env, "n_steps": number, "tasks": tasks})
-            if is_support:
+            if phase == 0:
                 self._update_info_buffer(step.infos, step.dones)
             with self._normalizer.shown_unfrozen():
                 return bool(callback.on_step())
@@ -220,63 +232,4 @@ class MetaAlgorithm(MetaAlgorithmShell):
         hooks = Hooks(callback.on_rollout_start, on_step, on_end)
         with rollout_threads():
             rollout = self._collector.collect(tasks, params, self.rollout_buffer, hooks)
-        return self._experience(rollout, is_query=not is_support)
-
-    # ------------------------------------------------------------------ adaptation
-
-    def adapt(
-        self: SelfMetaAlgorithm,
-        env_or_task: Any,
-        n_episodes: int = 20,
-        n_adaptation_steps: int = 1,
-        seed: int | None = None,
-    ) -> SelfMetaAlgorithm:
-        r"""
-        Adapt the meta-policy to one task.
-
-        Each adaptation step plays ``n_episodes`` episodes with the current policy and solves the lower level on them.
-        The first starts from the meta-policy, each further one from the last result.
-
-        :param env_or_task: environment or VecEnv that plays the task, or a task for the model's own environment
-        :param n_episodes: episodes per adaptation step
-        :param n_adaptation_steps: number of adaptation steps
-        :param seed: of episodes and actions; drawn from the model's seed, or the system's entropy, if not given
-        :return: a model of the same kind whose policy is the adapted one; this model is left as it is
-        :raises ValueError: if the task cannot be set, or the spaces differ
-        """
-        check_positive("n_episodes", n_episodes, integer=True)
-        check_positive("n_adaptation_steps", n_adaptation_steps, integer=True)
-        env, task = as_task_env(self, env_or_task)
-        collector = self.make_collector(env, np.random.default_rng(self.seed if seed is None else seed))
-        params = stack(self.actor.params(), 1)
-        for _ in range(n_adaptation_steps):
-            with rollout_threads():
-                support = collector.collect_episodes([task], params, n_episodes)
-            params = self.adapt_to(params, support)
-        return self._with_params(mean_over_tasks(params), env)
-
-    def adapt_to(self, params: Params, support: Rollout) -> Params:
-        r"""
-        Solve the lower level on a rollout.
-
-        :param params: policy that collected the rollout, each of shape (n_tasks, \*shape)
-        :param support: rollout of n_tasks tasks
-        :return: adapted parameters, same shapes
-        :raises FloatingPointError: if a task's objective is not finite
-        """
-        adapted = self.adapt_params(params, self._experience(support))
-        reports.check_finite_tasks("inner objective", adapted.objective, list(range(support.n_tasks)))
-        return adapted.params
-
-    def _with_params(self: SelfMetaAlgorithm, params: Params, env: Any) -> SelfMetaAlgorithm:
-        """A copy of this model with its own policy and environment."""
-        model = copy(self)
-        model.policy = deepcopy(self.policy)
-        model.actor = Actor(model.policy)
-        model.actor.load_params(params)
-        model.task_generator = deepcopy(self.task_generator)
-        model.rollout_buffer = copy(self.rollout_buffer)
-        model.ep_info_buffer = model.ep_success_buffer = None
-        model.n_envs = env.num_envs  # any number will do unless the adapted model learns on
-        OnPolicyAlgorithm.set_env(model, env)
-        return model
+        return self._experience(rollout, is_query=phase == self.n_support_phases)

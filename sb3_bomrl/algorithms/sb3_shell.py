@@ -56,7 +56,8 @@ class MetaAlgorithmShell(PersistentAlgorithm):
         name)
     :param cg_damping: damping of the Fisher matrix in natural gradients
     :param line_search: require that adapting again from the new meta-policy improves the query surrogate (``"trpo"``
-        with a hypergradient that is its gradient, ``"implicit"`` or ``"unrolled"``); else only the KL is checked
+        with a meta-gradient that is its gradient: BO-MRL's ``"implicit"`` and ``"unrolled"``, MAML's); else only the KL
+        is checked
     :param max_grad_norm: largest gradient norm of ``"adam"`` and of the value network
     :param n_critic_updates: passes over the support data per meta-iteration (``baseline="value_net"``)
     :param batch_size: minibatch size of the value network's regression
@@ -78,6 +79,8 @@ class MetaAlgorithmShell(PersistentAlgorithm):
         "MultiInputPolicy": MultiInputActorCriticPolicy,
         "TabularPolicy": TabularPolicy,
     }
+
+    outer_steps: ClassVar[tuple[str, ...]] = OUTER_STEPS
 
     def __init__(
         self,
@@ -166,7 +169,7 @@ class MetaAlgorithmShell(PersistentAlgorithm):
         check_range("gae_lambda", self.gae_lambda, 0.0, 1.0)
         check_range("cg_damping", self.cg_damping, 0.0, np.inf)
         check_choice("baseline", self.baseline, ("auto", *BASELINES))
-        check_choice("outer_step", self.outer_step, OUTER_STEPS)
+        check_choice("outer_step", self.outer_step, self.outer_steps)
 
     def _setup_model(self) -> None:
         self._check_arguments()

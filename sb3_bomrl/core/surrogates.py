@@ -10,6 +10,9 @@ import torch as th
 
 SURROGATES: tuple[str, ...] = ("linear", "sigmoid", "clip")
 
+POLICY_GRADIENT_SURROGATES: tuple[str, ...] = ("linear", "log")
+"""The two forms of a policy-gradient step, the likelihood ratio and the log-likelihood."""
+
 Surrogate = Callable[[th.Tensor, th.Tensor], th.Tensor]
 """(ratio, advantages) -> h, of the ratio's shape; the advantages matter only through their sign."""
 
@@ -48,11 +51,22 @@ def clip(ratio: th.Tensor, advantages: th.Tensor, clip_range: float = 0.2) -> th
     return th.where(advantages >= 0, ratio.clamp(max=1.0 + clip_range), ratio.clamp(min=1.0 - clip_range))
 
 
+def log(ratio: th.Tensor, advantages: th.Tensor) -> th.Tensor:
+    """
+    h(r) = 1 + log r, the log-likelihood of REINFORCE: ∇² h(r) A is ∇² log π A, without the linear h's ∇log π ∇log πᵀ A.
+
+    :param ratio: r, any shape
+    :param advantages: not used
+    :return: h(r)
+    """
+    return 1.0 + ratio.log()
+
+
 def get_surrogate(name: str, clip_range: float = 0.2) -> Surrogate:
     """
     Look a surrogate up by name.
 
-    :param name: ``"linear"``, ``"sigmoid"`` or ``"clip"``
+    :param name: ``"linear"``, ``"sigmoid"``, ``"clip"`` or ``"log"``
     :param clip_range: ε of ``"clip"``, not used by the others
     :return: the function (ratio, advantages) -> h
     :raises ValueError: for an unknown name
@@ -60,9 +74,9 @@ def get_surrogate(name: str, clip_range: float = 0.2) -> Surrogate:
     if name == "clip":
         return lambda ratio, advantages: clip(ratio, advantages, clip_range)
     try:
-        return {"linear": linear, "sigmoid": sigmoid}[name]
+        return {"linear": linear, "sigmoid": sigmoid, "log": log}[name]
     except KeyError:
-        raise ValueError(f"surrogate must be one of {SURROGATES}, got {name!r}") from None
+        raise ValueError(f"surrogate must be one of {(*SURROGATES, 'log')}, got {name!r}") from None
 
 
 def slopes(surrogate: Surrogate, ratio: th.Tensor, advantages: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

@@ -15,6 +15,8 @@ from sb3_bomrl.core.hypergradient import (
 from sb3_bomrl.core.inner_solvers import InnerSolver
 from sb3_bomrl.core.linear_solve import SolveInfo, damped_solve
 from sb3_bomrl.core.params import flatten, grad, mean_over_tasks, require_grad
+from sb3_bomrl.core.surrogates import Surrogate
+from sb3_bomrl.core.surrogates import linear as linear_surrogate
 from sb3_bomrl.meta.adaptation import LowerLevel, adapt
 from sb3_bomrl.policies import Actor
 from sb3_bomrl.types import Batch, Params, Rollout
@@ -34,17 +36,20 @@ class MetaGradient(NamedTuple):
     solve: SolveInfo | None
 
 
-def query_surrogate(actor: Actor, query: Batch, task_params: Params) -> th.Tensor:
+def query_surrogate(
+    actor: Actor, query: Batch, task_params: Params, surrogate: Surrogate = linear_surrogate
+) -> th.Tensor:
     r"""
-    Σ_t w_t π_θ(a_t∣s_t)/π_θ'(a_t∣s_t) A_t on data of π_θ': its gradient at θ = θ' is the policy gradient of task τ.
+    Σ_t w_t h(π_θ(a_t∣s_t)/π_θ'(a_t∣s_t)) A_t on data of π_θ': its gradient at θ = θ' is the policy gradient of task τ.
 
     :param actor: policy as a function of stacked parameters
     :param query: post-adaptation data
     :param task_params: θ, each of shape (n_tasks, \*shape)
+    :param surrogate: h, by default the linear one
     :return: (n_tasks,)
     """
-    log_prob = actor(task_params, query.observations).log_prob(query.actions)
-    return (query.weights * (log_prob - query.log_probs).exp() * query.advantages).sum(-1)
+    ratio = (actor(task_params, query.observations).log_prob(query.actions) - query.log_probs).exp()
+    return (query.weights * surrogate(ratio, query.advantages) * query.advantages).sum(-1)
 
 
 def policy_gradient(actor: Actor, query: Batch, task_params: Params) -> Params:

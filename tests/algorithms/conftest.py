@@ -1,6 +1,5 @@
 """Small environments and models."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_bomrl import BOMRL
+from sb3_bomrl import BOMRL, EMAML, FOMAML, MAML, MetaAlgorithm, ProMP, Reptile
 
 BOX = spaces.Box(-2.0, 2.0, (2,), np.float32)
 
@@ -74,19 +73,29 @@ def goal_vec(n_envs: int = 4, **kwargs: Any) -> DummyVecEnv:
     return DummyVecEnv([lambda: Monitor(GoalEnv(**kwargs))] * n_envs)
 
 
-def make_model(env: Any = None, policy: Any = "MlpPolicy", cls: Callable = BOMRL, **kwargs: Any) -> BOMRL:
-    """A model that needs milliseconds for a meta-iteration: 2 tasks, 10 steps per phase."""
-    settings = {
-        "n_steps": 10,
-        "meta_batch_size": 2,
-        "n_inner_steps": 3,
-        "seed": 0,
-        "device": "cpu",
+ALGORITHMS = (BOMRL, MAML, FOMAML, EMAML, ProMP, Reptile)
+
+OWN_SETTINGS = {
+    BOMRL: {
         "cg_max_steps": 3,
+        "n_inner_steps": 3,
         "hypergradient_cg_max_steps": 3,
-        "n_critic_updates": 2,
         "reg_coef": 5.0,  # so that the few samples leave the lower level convex
-    }
+    },
+    MAML: {"cg_max_steps": 3, "n_inner_steps": 2},
+    FOMAML: {"cg_max_steps": 3, "n_inner_steps": 2},
+    EMAML: {"cg_max_steps": 3, "n_inner_steps": 2},
+    ProMP: {"n_inner_steps": 2, "n_epochs": 2},
+    Reptile: {"n_inner_steps": 3},
+}
+
+
+def make_model(
+    env: Any = None, policy: Any = "MlpPolicy", cls: type[MetaAlgorithm] = BOMRL, **kwargs: Any
+) -> MetaAlgorithm:
+    """A model that needs milliseconds for a meta-iteration: 2 tasks, 10 steps per phase."""
+    settings = {"n_steps": 10, "meta_batch_size": 2, "seed": 0, "device": "cpu", "n_critic_updates": 2}
+    settings.update(next(own for base, own in OWN_SETTINGS.items() if issubclass(cls, base)))
     if policy == "MlpPolicy":
         settings["policy_kwargs"] = {"net_arch": [8]}
     return cls(policy, goal_vec() if env is None else env, **{**settings, **kwargs})
@@ -94,6 +103,12 @@ def make_model(env: Any = None, policy: Any = "MlpPolicy", cls: Callable = BOMRL
 
 def params_of(model: BOMRL) -> dict[str, th.Tensor]:
     return {name: value.clone() for name, value in model.policy.state_dict().items()}
+
+
+def iteration_of(model: MetaAlgorithm) -> int:
+    """Env steps of one meta-iteration."""
+    n_waves = max(1, model.meta_batch_size // model.n_envs)
+    return (model.n_support_phases + 1) * model.n_steps * model.n_envs * n_waves
 
 
 def assert_equal(a: dict[str, th.Tensor], b: dict[str, th.Tensor]) -> None:
@@ -107,6 +122,12 @@ def differ(a: dict[str, th.Tensor], b: dict[str, th.Tensor]) -> bool:
     return any(not th.equal(a[name], b[name]) for name in a)
 
 
+@pytest.fixture(params=ALGORITHMS, ids=lambda cls: cls.__name__)
+def algorithm(request) -> type[MetaAlgorithm]:
+    """Each of the package's meta-algorithms in turn."""
+    return request.param
+
+
 @pytest.fixture
 def tiny() -> SimpleNamespace:
     """Everything the tests of this folder build their examples from."""
@@ -118,5 +139,6 @@ def tiny() -> SimpleNamespace:
         params=params_of,
         assert_equal=assert_equal,
         differ=differ,
+        iteration_of=iteration_of,
         iteration=2 * 10 * 4,  # env steps of one meta-iteration of the default model
     )

@@ -8,6 +8,8 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import CheckpointCallback, ConvertCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from sb3_bomrl import EMAML, FOMAML, MAML, ProMP, Reptile
+
 
 @pytest.mark.parametrize(
     ("kwargs", "words"),
@@ -45,6 +47,30 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 def test_arguments(tiny, kwargs, words):
     with pytest.raises(ValueError, match=words):
         tiny.model(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ("cls", "kwargs", "words"),
+    [
+        (MAML, {"inner_lr": 0.0}, "inner_lr must be a finite number above 0, got 0.0"),
+        (MAML, {"n_inner_steps": 0}, "n_inner_steps must be an integer of at least 1, got 0"),
+        (MAML, {"surrogate": "clip"}, r"surrogate must be one of \('linear', 'log'\), got 'clip'"),
+        (MAML, {"outer_step": "interpolation"}, "outer_step must be one of .*trpo.* got 'interpolation'"),
+        (FOMAML, {"inner_lr": -1.0}, "inner_lr .* got -1.0"),
+        (EMAML, {"credit_coef": -1.0}, r"credit_coef must be a number in \[0, inf\], got -1.0"),
+        (ProMP, {"clip_range": 0.0}, "clip_range .* got 0.0"),
+        (ProMP, {"n_epochs": 0}, "n_epochs must be an integer of at least 1, got 0"),
+        (ProMP, {"target_kl": 0.0}, "target_kl .* got 0.0"),
+        (ProMP, {"init_kl_coef": -0.1}, "init_kl_coef .* got -0.1"),
+        (Reptile, {"n_inner_steps": 1}, "n_inner_steps must be at least 2 for Reptile, got 1"),
+        (Reptile, {"interpolation": 1.5}, r"interpolation must be a number in \[0, 1\], got 1.5"),
+        (Reptile, {"interpolation": 0.0}, "interpolation must be a finite number above 0, got 0.0"),
+        (Reptile, {"outer_step": "sgd"}, "outer_step must be one of .*interpolation.* got 'sgd'"),
+    ],
+)
+def test_arguments_of_the_baselines(tiny, cls, kwargs, words):
+    with pytest.raises(ValueError, match=words):
+        tiny.model(cls=cls, **kwargs)
 
 
 @pytest.mark.parametrize("kwargs", [{"meta_batch_size": 0}, {"n_envs_per_task": -2}, {"meta_batch_size": 1.5}])
@@ -152,3 +178,20 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, broken, monkeypatch):
     if broken != "value":
         tiny.assert_equal(tiny.params(model), before)
     assert all(value.isfinite().all() for value in tiny.params(model).values())
+
+
+def test_an_epoch_of_promp_that_is_not_finite_undoes_the_outer_step(tiny, monkeypatch):
+    model = tiny.model(cls=ProMP)
+    before = tiny.params(model)
+    original, calls = model._gradient, []
+
+    def gradient(*args):
+        found, kl = original(*args)
+        calls.append(tiny.params(model))
+        return found._replace(task_norms=found.task_norms * (np.nan if len(calls) == 2 else 1.0)), kl
+
+    monkeypatch.setattr(model, "_gradient", gradient)
+    with pytest.raises(FloatingPointError, match="meta-gradient of task 0"):
+        model.learn(10)
+    assert tiny.differ(calls[1], before)  # the first epoch was taken
+    tiny.assert_equal(tiny.params(model), before)

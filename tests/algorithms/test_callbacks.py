@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import (
     StopTrainingOnRewardThreshold,
 )
 
-from sb3_bomrl import BOMRL
+from sb3_bomrl import BOMRL, AdaptationCallback
 
 
 class Watch(BaseCallback):
@@ -194,3 +194,17 @@ def test_progress_bar(tiny):
     callback = ProgressBarCallback()
     model.learn(2 * tiny.iteration, callback=callback)
     assert callback.pbar.n == callback.pbar.total == 2 * tiny.iteration
+
+
+def test_the_adaptation_callback_scores_any_algorithm(tiny, algorithm):
+    tasks = [np.array([0.8, -0.3]), np.array([-0.5, 0.5])]
+    callback = AdaptationCallback(
+        tiny.goal_vec(2), tasks, n_adaptation_steps=2, n_episodes=2, n_eval_episodes=1, eval_freq=10, verbose=0
+    )
+    model = tiny.model(cls=algorithm)
+    model.learn(1, callback=callback)
+    assert len(callback.evaluations) == model.n_support_phases + 1  # one per phase of ten steps
+    _, curve = callback.evaluations[-1]
+    assert curve.returns.shape == (3, 2, 1)
+    assert np.isfinite(curve.returns).all()
+    assert len(np.unique(curve.returns[:, 0])) == 3  # every adaptation changes the policy

@@ -28,7 +28,7 @@ class Disturb(BaseCallback):
 
 def train(tiny, seed=0, callback=None, n_iterations=3, env=None, **kwargs):
     model = tiny.model(env if env is not None else tiny.goal_vec(4), seed=seed, **kwargs)
-    return tiny.params(model.learn(n_iterations * tiny.iteration, callback=callback))
+    return tiny.params(model.learn(n_iterations * tiny.iteration_of(model), callback=callback))
 
 
 @pytest.mark.parametrize("kwargs", SETTINGS)
@@ -37,6 +37,13 @@ def test_the_seed_decides_everything(tiny, kwargs):
     np.random.seed(99)  # noqa: NPY002
     tiny.assert_equal(train(tiny, **kwargs), first)
     assert tiny.differ(train(tiny, seed=1, **kwargs), first)
+
+
+def test_all_algorithms_repeat(tiny, algorithm):
+    first = train(tiny, cls=algorithm)
+    np.random.seed(99)  # noqa: NPY002
+    tiny.assert_equal(train(tiny, cls=algorithm, callback=Disturb()), first)
+    assert tiny.differ(train(tiny, seed=1, cls=algorithm), first)
 
 
 @pytest.mark.parametrize("kwargs", SETTINGS)

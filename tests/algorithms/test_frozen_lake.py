@@ -91,7 +91,7 @@ def run_phases(distance, n_episodes, n_repetitions):
 
         own = adapted._replace(params={TABLE: adapted.params[TABLE][chosen]})
         for mode, other in models.items():
-            got = other.meta_gradient({TABLE: phi[TABLE][chosen]}, part(support), own, part(query))
+            got = other.meta_gradient({TABLE: phi[TABLE][chosen]}, [part(support)], [own], part(query))
             gradients[mode].append(got.gradient[TABLE].T)
     policies = adapted.params[TABLE].mT.softmax(-1).reshape(n_repetitions, len(LAYOUTS), 16, 4)
     return Sampled(policies, gradients)

@@ -9,7 +9,7 @@ from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
-from sb3_bomrl import BOMRL, MetaAlgorithm, TaskSamplerWrapper, make_meta_vec_env
+from sb3_bomrl import BOMRL, EMAML, MAML, MetaAlgorithm, Reptile, TaskSamplerWrapper, make_meta_vec_env
 from sb3_bomrl.core.distances import DISTANCES
 from sb3_bomrl.core.hypergradient import HYPERGRADIENTS
 from sb3_bomrl.core.inner_solvers import INNER_METHODS
@@ -52,7 +52,7 @@ def train_once(tiny, model, n_iterations=2):
     recorder = Recorder()
     model.set_logger(Logger(None, [recorder]))
     before = tiny.params(model)
-    model.learn(n_iterations * 2 * model.n_steps * model.n_envs * max(1, model.meta_batch_size // model.n_envs))
+    model.learn(n_iterations * tiny.iteration_of(model))
     after = tiny.params(model)
     assert model.n_meta_iterations == n_iterations
     assert all(value.isfinite().all() for value in after.values())
@@ -84,11 +84,10 @@ def test_multi_input_policy_runs_on_dictionaries(tiny, baseline, hypergradient):
 
 
 @pytest.mark.parametrize("shape", [(36, 36, 1), (1, 36, 36)])
-def test_cnn_policy_runs_on_images(tiny, shape):
+def test_cnn_policy_runs_on_images(tiny, shape, algorithm):
     env = DummyVecEnv([lambda: tiny.SpaceEnv(spaces.Box(0, 255, shape, np.uint8), ACTIONS["discrete"])] * 2)
-    model = tiny.model(
-        env, "CnnPolicy", n_steps=4, n_inner_steps=1, policy_kwargs={"features_extractor_kwargs": {"features_dim": 16}}
-    )
+    features = {"features_extractor_kwargs": {"features_dim": 16}}
+    model = tiny.model(env, "CnnPolicy", algorithm, n_steps=4, n_inner_steps=2, policy_kwargs=features)
     assert model._resolved_baseline() == "value_net"
     log = train_once(tiny, model, 1)
     assert "train/value_loss" in log[-1]
@@ -96,14 +95,48 @@ def test_cnn_policy_runs_on_images(tiny, shape):
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_tabular_policy_runs_on_frozen_lake(tiny, baseline):
+def test_tabular_policy_runs_on_frozen_lake(tiny, baseline, algorithm):
     env = make_meta_vec_env("bomrl/FrozenLakeHighVariance-v0", 4, seed=0)
-    model = tiny.model(env, "TabularPolicy", n_steps=49, baseline=baseline, gamma=0.8)
+    model = tiny.model(env, "TabularPolicy", algorithm, n_steps=49, baseline=baseline, gamma=0.8)
     with th.no_grad():
         obs = th.arange(model.observation_space.n)
         np.testing.assert_allclose(model.policy.get_distribution(obs).distribution.probs, 0.25, rtol=1e-6)
     train_once(tiny, model)
     assert model.actor.names == ("action_net.weight",)
+
+
+@pytest.mark.parametrize("action", ["box", "multi_discrete"])
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_all_algorithms(tiny, algorithm, action, baseline):
+    env = DummyVecEnv([lambda: tiny.SpaceEnv(DICT, ACTIONS[action])] * 2)
+    train_once(tiny, tiny.model(env, "MultiInputPolicy", algorithm, baseline=baseline, discount_states=True))
+
+
+@pytest.mark.parametrize(("cls", "outer_step"), [(MAML, "adam"), (EMAML, "adam"), (Reptile, "adam"), (Reptile, "trpo")])
+def test_other_outer_steps(tiny, cls, outer_step):
+    log = train_once(tiny, tiny.model(cls=cls, outer_step=outer_step, normalize_advantage=False))
+    assert log[-1]["outer/kl"] > 0
+
+
+@pytest.mark.parametrize("n_inner_steps", [1, 3])
+def test_every_inner_step_has_data_of_its_own(tiny, n_inner_steps):
+    model = tiny.model(cls=MAML, n_inner_steps=n_inner_steps)
+    seen, original = [], model.adapt_params
+
+    def adapt_params(params, support):
+        seen.append((params, support.rollout))
+        return original(params, support)
+
+    model.adapt_params = adapt_params
+    model.line_search = False
+    train_once(tiny, model, 1)
+    assert model.num_timesteps == (n_inner_steps + 1) * model.n_steps * model.n_envs
+    assert len(seen) == n_inner_steps
+    for params, rollout in seen:  # each was collected by the policy that is adapted
+        with th.no_grad():
+            policy = model.actor(params, rollout.observations.flatten(1, 2))
+            log_probs = policy.log_prob(rollout.actions.flatten(1, 2))
+        th.testing.assert_close(log_probs, rollout.log_probs.flatten(1, 2), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("hypergradient", HYPERGRADIENTS)

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_bomrl import BOMRL, MetaAlgorithm, TaskSamplerWrapper
+from sb3_bomrl import BOMRL, EMAML, FOMAML, MAML, MetaAlgorithm, ProMP, Reptile, TaskSamplerWrapper
 from sb3_bomrl.algorithms import persistence
 from sb3_bomrl.policies import NormalizedFlattenExtractor
 
@@ -40,20 +40,29 @@ def family(tiny, **kwargs):
 @pytest.mark.parametrize("kwargs", SETTINGS)
 @pytest.mark.parametrize("normalize", [False, True])
 def test_save_load_continue_is_not_stopping(tiny, tmp_path, kwargs, normalize):
+    check_continuation(tiny, tmp_path, BOMRL, kwargs, normalize)
+
+
+def test_save_load_continue_is_not_stopping_for_any_algorithm(tiny, tmp_path, algorithm):
+    check_continuation(tiny, tmp_path, algorithm, {"baseline": "value_net"}, normalize=True)
+
+
+def check_continuation(tiny, tmp_path, algorithm, kwargs, normalize):
     def env():
         return VecNormalize(family(tiny)) if normalize else family(tiny)
 
-    straight = tiny.model(env(), **kwargs).learn(2 * tiny.iteration)
-    straight.learn(2 * tiny.iteration, reset_num_timesteps=False)
+    straight = tiny.model(env(), cls=algorithm, **kwargs)
+    steps = 2 * tiny.iteration_of(straight)
+    straight.learn(steps).learn(steps, reset_num_timesteps=False)
 
-    model = tiny.model(env(), **kwargs).learn(2 * tiny.iteration)
+    model = tiny.model(env(), cls=algorithm, **kwargs).learn(steps)
     model.save(tmp_path / "model")
     th.manual_seed(123)
-    loaded = BOMRL.load(tmp_path / "model", env=env(), device="cpu")
-    loaded.learn(2 * tiny.iteration, reset_num_timesteps=False)
+    loaded = algorithm.load(tmp_path / "model", env=env(), device="cpu")
+    loaded.learn(steps, reset_num_timesteps=False)
 
     tiny.assert_equal(tiny.params(straight), tiny.params(loaded))
-    assert straight.num_timesteps == loaded.num_timesteps == 4 * tiny.iteration
+    assert straight.num_timesteps == loaded.num_timesteps == 2 * steps
     assert straight.n_meta_iterations == loaded.n_meta_iterations == 4
     assert straight.task_generator.bit_generator.state == loaded.task_generator.bit_generator.state
     for a, b in zip(*(m.policy.optimizer.state_dict()["state"].values() for m in (straight, loaded)), strict=True):
@@ -216,6 +225,19 @@ def test_files_of_others_are_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match="was saved by Other"):
         BOMRL.load(tmp_path / "other")
     assert issubclass(Other, MetaAlgorithm)
+
+    tiny.model(cls=MAML).save(tmp_path / "maml")
+    for cls in (BOMRL, FOMAML, EMAML, ProMP, Reptile):
+        with pytest.raises(ValueError, match="was saved by MAML"):
+            cls.load(tmp_path / "maml")
+
+
+def test_the_penalty_weights_of_promp_are_saved(tiny, tmp_path):
+    model = tiny.model(cls=ProMP).learn(1)
+    assert model.kl_coefs != [model.init_kl_coef] * 2
+    model.save(tmp_path / "model")
+    assert ProMP.load(tmp_path / "model").kl_coefs == model.kl_coefs
+    assert ProMP.load(tmp_path / "model", n_inner_steps=1).kl_coefs == [model.init_kl_coef]
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -3,7 +3,10 @@
 import pytest
 import torch as th
 
-from sb3_bomrl.core.surrogates import SURROGATES, get_surrogate, slopes
+from sb3_bomrl.core.surrogates import POLICY_GRADIENT_SURROGATES, get_surrogate, slopes
+from sb3_bomrl.core.surrogates import SURROGATES as OFFERED
+
+SURROGATES = sorted({*OFFERED, *POLICY_GRADIENT_SURROGATES})
 
 ADVANTAGES = th.tensor([2.0, -3.0, 0.5, -0.1], dtype=th.float64)
 
@@ -72,5 +75,7 @@ def test_slopes_work_where_gradients_are_switched_off():
 
 
 def test_unknown_surrogate():
-    with pytest.raises(ValueError, match=r"surrogate must be one of \('linear', 'sigmoid', 'clip'\), got 'relu'"):
+    with pytest.raises(
+        ValueError, match=r"surrogate must be one of \('linear', 'sigmoid', 'clip', 'log'\), got 'relu'"
+    ):
         get_surrogate("relu")

@@ -1,0 +1,95 @@
+"""RL²: a recurrent policy that adapts by remembering."""
+
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+
+from sb3_bomrl.algorithms.trials import as_trial_env, make_trial_vec_env
+from sb3_bomrl.algorithms.validation import check_positive
+
+try:
+    from sb3_contrib import RecurrentPPO
+    from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+except ImportError as error:
+    raise ImportError("RL2 needs sb3-contrib: run `pip install 'sb3-bomrl[contrib]'`") from error
+
+
+class RL2(RecurrentPPO):
+    """
+    RL² (Duan et al., 2016, arXiv 1611.02779; Wang et al., 2016, arXiv 1611.05763): sb3-contrib's ``RecurrentPPO`` on
+    trials of several episodes of one task, see :class:`~sb3_bomrl.trials.TrialWrapper`.
+
+    It adapts by playing: the hidden state, kept over the episodes of a trial, is all that changes. Score it with
+    :func:`~sb3_bomrl.evaluate_trials`. The parameters that are not listed here are ``RecurrentPPO``'s.
+
+    :param policy: ``"MlpLstmPolicy"``, or a class
+    :param env: id of a registered environment with tasks, of which ``n_envs`` are made; an environment with tasks,
+        which is wrapped; or a VecEnv of ``TrialWrapper`` environments
+    :param n_steps: steps per rollout and environment. Gradients flow through the hidden state within a rollout alone:
+        take at least the length of a trial
+    :param episodes_per_trial: episodes of one task that make up a trial, where the trials are made here
+    :param n_envs: number of environments where ``env`` is an id
+    """
+
+    def __init__(
+        self,
+        policy: str | type[RecurrentActorCriticPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 400,
+        batch_size: int | None = 400,
+        n_epochs: int = 10,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        episodes_per_trial: int = 2,
+        n_envs: int = 20,
+        normalize_advantage: bool = True,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        target_kl: float | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        check_positive("episodes_per_trial", episodes_per_trial, integer=True)
+        self.episodes_per_trial = episodes_per_trial
+        if isinstance(env, str):
+            env = make_trial_vec_env(env, n_envs, episodes_per_trial, seed)
+        elif env is not None:
+            env = as_trial_env(env, episodes_per_trial)
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            batch_size=batch_size,
+            n_epochs=n_epochs,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            clip_range=clip_range,
+            clip_range_vf=clip_range_vf,
+            normalize_advantage=normalize_advantage,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            target_kl=target_kl,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+        )

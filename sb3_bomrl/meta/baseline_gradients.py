@@ -1,0 +1,218 @@
+r"""
+Meta-gradients of the methods whose adaptation is K policy-gradient steps, side by side.
+
+All share the inner step θ_{k+1} = θ_k + α ∇_θ Σ_t w_t h(r_t) A_t, θ_0 = φ, each on fresh data of π_θk, and differ in
+what they make of it:
+
+- MAML: [dθ_K/dφ]ᵀ ∇J(θ_K), the data held where they are;
+- FOMAML: ∇J(θ_K) alone, the Hessians in dθ_K/dφ left out;
+- E-MAML: MAML's with h = log, and the score-function term for the data having been sampled with φ;
+- ProMP: MAML's, of a clipped outer objective that holds for several outer steps, with a KL penalty on the inner steps;
+- Reptile: θ_K − φ.
+"""
+
+from collections.abc import Sequence
+
+import torch as th
+
+from sb3_bomrl.core.advantages import normalize
+from sb3_bomrl.core.distances import policy_kl
+from sb3_bomrl.core.hypergradient import first_order_hypergradient, unrolled_hypergradient
+from sb3_bomrl.core.params import flatten, grad, mean_over_tasks, require_grad
+from sb3_bomrl.core.surrogates import get_surrogate
+from sb3_bomrl.meta.adaptation import steps_in_episode
+from sb3_bomrl.meta.gradients import MetaGradient, policy_gradient, query_surrogate
+from sb3_bomrl.policies import Actor
+from sb3_bomrl.types import Batch, Params, Rollout
+
+
+def _report(per_task: Params) -> MetaGradient:
+    return MetaGradient(mean_over_tasks(per_task), flatten(per_task).norm(dim=1), None)
+
+
+def gradient_path(
+    actor: Actor, supports: Sequence[Batch], meta_params: Params, inner_lr: float, surrogate: str = "linear"
+) -> list[Params]:
+    r"""
+    The inner steps with their graph: θ_{k+1} = θ_k + α ∇_θ Σ_t w_t h(π_θ/π_old) A_t at θ_k (Finn et al., 2017, Eq. 1).
+
+    :param actor: policy as a function of stacked parameters
+    :param supports: data of each step, K of them
+    :param meta_params: θ_0 = φ, each of shape (n_tasks, \*shape), requiring a gradient
+    :param inner_lr: α > 0
+    :param surrogate: h, ``"linear"`` (likelihood ratio) or ``"log"`` (log-likelihood)
+    :return: θ_0 … θ_K, differentiable in φ
+    """
+    h, path = get_surrogate(surrogate), [meta_params]
+    for support in supports:
+        theta = path[-1]
+        step = grad(query_surrogate(actor, support, theta, h).sum(), theta, create_graph=True)
+        path.append({name: value + inner_lr * step[name] for name, value in theta.items()})
+    return path
+
+
+def maml_meta_gradient(
+    actor: Actor,
+    supports: Sequence[Batch],
+    meta_params: Params,
+    adapted_params: Params,
+    query: Batch,
+    inner_lr: float,
+    surrogate: str = "linear",
+    first_order: bool = False,
+) -> MetaGradient:
+    r"""
+    MAML's meta-gradient (Finn et al., 2017, Algorithm 3): Π_k (I + α H_k) ∇J(θ_K), H_k the Hessian of step k.
+
+    With the linear h that Hessian is the low-variance-curvature estimate of ∇²J (Rothfuss et al., 2019, Section 5);
+    with the log it has the terms ∇² log π A alone.
+
+    :param actor: policy as a function of stacked parameters
+    :param supports: data of each inner step
+    :param meta_params: φ, each of shape (n_tasks, \*shape)
+    :param adapted_params: θ_K, same shapes
+    :param query: data of π_θK
+    :param inner_lr: α > 0
+    :param surrogate: h of the inner steps, ``"linear"`` or ``"log"``
+    :param first_order: leave the Hessians out (Finn et al., 2017, Section 5.2): FOMAML
+    :return: mean over tasks, and reports
+    """
+    cotangent = policy_gradient(actor, query, adapted_params)
+    if first_order:
+        return _report(first_order_hypergradient(cotangent))
+    phi = require_grad(meta_params)
+    path = gradient_path(actor, supports, phi, inner_lr, surrogate)
+    return _report(unrolled_hypergradient(path[-1], phi, cotangent))
+
+
+def emaml_meta_gradient(
+    actor: Actor,
+    supports: Sequence[Batch],
+    steps: Sequence[Batch],
+    meta_params: Params,
+    adapted_params: Params,
+    query: Batch,
+    credit: th.Tensor,
+    inner_lr: float,
+) -> MetaGradient:
+    r"""
+    E-MAML's meta-gradient: MAML's, plus the credit to what was sampled before adapting,
+
+        E[ [dθ_K/dφ]ᵀ ∇J(θ_K) + J(θ_K) ∇_φ Σ_k Σ_t log π_θk(a_t∣s_t) ]
+
+    (Stadie et al., 2018; for K > 1 Al-Shedivat et al., 2018). The sums are over all that was sampled in step k, and θ_k
+    depends on φ. The inner steps take the log-likelihood, h = log: the likelihood ratio would count a part of the
+    credit, that of the same step, twice.
+
+    :param actor: policy as a function of stacked parameters
+    :param supports: data of each inner step
+    :param steps: the same data, every sampled step by itself, with weight 1 where it counts
+    :param meta_params: φ, each of shape (n_tasks, \*shape)
+    :param adapted_params: θ_K, same shapes
+    :param query: data of π_θK
+    :param credit: (n_tasks,), J(θ_K) less a baseline that does not depend on the task's own support data
+    :param inner_lr: α > 0
+    :return: mean over tasks, and reports
+    """
+    cotangent = policy_gradient(actor, query, adapted_params)
+    phi = require_grad(meta_params)
+    path = gradient_path(actor, supports, phi, inner_lr, "log")
+    scores = [
+        (step.weights * actor(theta, step.observations).log_prob(step.actions)).sum(-1)
+        for theta, step in zip(path[:-1], steps, strict=True)
+    ]
+    score = (credit * th.stack(scores).sum(0)).sum()
+    inner = th.stack([(path[-1][name] * value.detach()).sum() for name, value in cotangent.items()]).sum()
+    return _report(grad(inner + score, phi))
+
+
+def leave_one_out_credit(query: Rollout, visitation_gamma: float, normalize_advantage: bool) -> th.Tensor:
+    r"""
+    J_τ(θ_K) less the mean of the other tasks', in the units of the query surrogate's gradient.
+
+    The baseline is that of the other tasks because the task's own returns before adaptation depend on the very data
+    that are to be credited. With one task there is none.
+
+    :param query: post-adaptation rollout, with advantages
+    :param visitation_gamma: γ where steps are weighted by γ^t, else 1
+    :param normalize_advantage: whether the query advantages are divided by the standard deviation that all tasks share
+    :return: (n_tasks,)
+    """
+    weights = query.mask.double()
+    if visitation_gamma < 1.0:
+        weights = weights * visitation_gamma ** steps_in_episode(query).double()
+    n_episodes = (query.episode_starts & query.mask).sum((1, 2))
+    returns = (weights * query.rewards).sum((1, 2)) / n_episodes
+    n_tasks = len(returns)
+    if n_tasks > 1:
+        returns = returns - (returns.sum() - returns) / (n_tasks - 1)
+    credit = returns * n_episodes / weights.sum((1, 2))
+    if not normalize_advantage:
+        return credit
+    centred = normalize(query.advantages, query.mask, scale=False)
+    variance = centred.square().sum((1, 2)) / query.mask.sum((1, 2)).clamp(min=1)
+    return credit / (variance.mean().sqrt() + 1e-8)
+
+
+def promp_meta_gradient(
+    actor: Actor,
+    supports: Sequence[Batch],
+    sampling_params: Sequence[Params],
+    meta_params: Params,
+    query: Batch,
+    inner_lr: float,
+    clip_range: float,
+    kl_coefs: th.Tensor,
+) -> tuple[MetaGradient, th.Tensor]:
+    r"""
+    ProMP's meta-gradient (Rothfuss et al., 2019, Section 6 and Algorithm 1): that of
+
+        Σ_t w_t min(r_t A_t, clip(r_t, 1 − ε, 1 + ε) A_t) − (1/K) Σ_k η_k KL(π_θk,old ‖ π_θk),  r_t = π_θK / π_θK,old,
+
+    through the inner steps, whose likelihood ratio is that of the low-variance-curvature estimator. All data may come
+    from an older φ; at the φ that sampled them the KL's own gradient is zero.
+
+    :param actor: policy as a function of stacked parameters
+    :param supports: data of each inner step
+    :param sampling_params: θ_k,old that sampled them, each of shape (n_tasks, \*shape); the first is the older φ
+    :param meta_params: φ, same shapes
+    :param query: data of π_θK,old
+    :param inner_lr: α > 0
+    :param clip_range: ε > 0
+    :param kl_coefs: η, (n_inner_steps,)
+    :return: mean over tasks with reports, and (n_inner_steps,) KL of every inner step, mean over tasks, in nats
+    """
+    phi = require_grad(meta_params)
+    path = gradient_path(actor, supports, phi, inner_lr)
+    divergences = []
+    for old, new, support in zip(sampling_params, path[:-1], supports, strict=True):
+        with th.no_grad():
+            sampled = actor(old, support.observations)
+        divergences.append(policy_kl(sampled, actor(new, support.observations), support.weights))
+    kl = th.stack(divergences)
+    gain = query_surrogate(actor, query, path[-1], get_surrogate("clip", clip_range))
+    objective = gain - (kl_coefs.to(kl)[:, None] * kl).mean(0)
+    return _report(grad(objective.sum(), phi)), kl.detach().mean(1)
+
+
+def reptile_meta_gradient(
+    actor: Actor,
+    supports: Sequence[Batch],
+    meta_params: Params,
+    adapted_params: Params,
+    inner_lr: float,
+    surrogate: str = "linear",
+) -> MetaGradient:
+    r"""
+    Reptile's direction θ_K − φ (Nichol et al., 2018, Algorithm 1), with the last inner steps still to be made.
+
+    :param actor: policy as a function of stacked parameters
+    :param supports: data of the inner steps that remain
+    :param meta_params: φ, each of shape (n_tasks, \*shape)
+    :param adapted_params: where the inner steps have got to, same shapes
+    :param inner_lr: α > 0
+    :param surrogate: h, as in :func:`gradient_path`; it does not matter to a first derivative
+    :return: mean over tasks, and reports
+    """
+    last = gradient_path(actor, supports, require_grad(adapted_params), inner_lr, surrogate)[-1]
+    return _report({name: value.detach() - meta_params[name] for name, value in last.items()})

@@ -1,0 +1,142 @@
+"""Wrappers of task families for methods that adapt otherwise than by gradients: RL², and the oracle."""
+
+from collections.abc import Callable
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.spaces.utils import flatdim, flatten, flatten_space
+
+from sb3_bomrl.envs.tasks import check_horizon
+from sb3_bomrl.types import Task
+from sb3_bomrl.wrappers import TaskSamplerWrapper
+
+Encode = Callable[[Task], Any]
+"""A task as numbers."""
+
+
+class TrialWrapper(TaskSamplerWrapper):
+    """
+    Join several episodes of one task into one trial, the episode of RL² (Duan et al., 2016, arXiv 1611.02779).
+
+    Every reset starts a trial, of a new task unless one was set. Within it, an episode that ends is followed by the
+    first step of the next one, without ``done``; the trial ends, terminated, with its last episode, whatever ended
+    that. A recurrent policy keeps its hidden state meanwhile, and can find the task out from what the observation has
+    beside the environment's own, flattened: the previous action (one-hot where it is discrete), the previous reward,
+    and whether the previous step ended an episode. All three are 0 at the start of a trial.
+
+    Where an episode ends, the info has ``"trial_episode"``, a dictionary of its ``number`` in the trial, from 0, its
+    undiscounted return ``r`` and its length ``l``.
+
+    :param env: environment with ``sample_tasks(n)``, ``set_task(task)`` and ``get_task()``, whose episodes end
+    :param episodes_per_trial: episodes of one task that make up a trial
+    :param resample_on_reset: draw a new task at every trial
+    :raises ValueError: if the environment has no tasks, a space cannot be flattened, or a number is none of the above
+    """
+
+    def __init__(self, env: gym.Env, episodes_per_trial: int = 2, resample_on_reset: bool = True) -> None:
+        super().__init__(env, resample_on_reset=resample_on_reset)
+        self.set_episodes_per_trial(episodes_per_trial)
+        observed = _flat_box("observation_space", env.observation_space)
+        acted = _flat_box("action_space", env.action_space)
+        low = np.concatenate([observed.low, np.minimum(acted.low, 0.0), [-np.inf, 0.0]])
+        high = np.concatenate([observed.high, np.maximum(acted.high, 0.0), [np.inf, 1.0]])
+        self.observation_space = spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+        self._start_episode(0)
+
+    def set_episodes_per_trial(self, episodes_per_trial: int) -> None:
+        """
+        Change the length of the trials, from the next end of an episode on.
+
+        :param episodes_per_trial: at least 1
+        :raises ValueError: for anything else
+        """
+        try:
+            self.episodes_per_trial = check_horizon(episodes_per_trial)
+        except ValueError:
+            raise ValueError(
+                f"episodes_per_trial must be an integer of at least 1, got {episodes_per_trial!r}"
+            ) from None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start a trial."""
+        obs, info = super().reset(seed=seed, options=options)
+        self._start_episode(0)
+        return self._observation(obs, np.zeros(flatdim(self.env.action_space)), 0.0, False), info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Step the episode; where it ends, start the next one, or end the trial."""
+        obs, reward, terminated, truncated, info = super().step(action)
+        ended, trial_ended = terminated or truncated, False
+        self._return += float(reward)
+        self._length += 1
+        if ended:
+            info = {**info, "trial_episode": {"number": self._number, "r": self._return, "l": self._length}}
+            self._start_episode(self._number + 1)
+            trial_ended = self._number >= self.episodes_per_trial
+            if not trial_ended:
+                obs, _ = self.env.reset()
+        previous = np.asarray(flatten(self.env.action_space, action))
+        return self._observation(obs, previous, float(reward), ended), reward, trial_ended, False, info
+
+    def _start_episode(self, number: int) -> None:
+        self._number, self._return, self._length = number, 0.0, 0
+
+    def _observation(self, obs: Any, action: npt.NDArray, reward: float, ended: bool) -> npt.NDArray[np.float32]:
+        own = np.asarray(flatten(self.env.observation_space, obs))
+        return np.concatenate([own, action, [reward, float(ended)]]).astype(np.float32)
+
+
+class TaskObservationWrapper(gym.Wrapper):
+    """
+    Show the task: the oracle, an upper line for what adaptation can reach.
+
+    The observation is the environment's own, flattened, followed by the task as numbers.
+
+    :param env: environment with ``set_task(task)`` and ``get_task()``
+    :param encode: task -> numbers, always equally many; by default the task itself, which must be a number or an array
+    :raises ValueError: if the environment has no tasks, or a task is not numbers
+    """
+
+    def __init__(self, env: gym.Env, encode: Encode | None = None) -> None:
+        super().__init__(env)
+        missing = [name for name in ("get_task", "sample_tasks") if not env.has_wrapper_attr(name)]
+        if missing:
+            raise ValueError(f"env {env} has no {', '.join(missing)}: see sb3_bomrl.TaskSamplerWrapper")
+        self.encode = encode
+        observed = _flat_box("observation_space", env.observation_space)
+        unbounded = np.full(len(self._numbers(env.get_wrapper_attr("sample_tasks")(1)[0])), np.inf)
+        low, high = (
+            np.concatenate([bound, sign * unbounded]) for bound, sign in ((observed.low, -1.0), (observed.high, 1.0))
+        )
+        self.observation_space = spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        return self._observation(obs), info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Step the environment."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return self._observation(obs), reward, terminated, truncated, info
+
+    def _observation(self, obs: Any) -> npt.NDArray[np.float32]:
+        own = np.asarray(flatten(self.env.observation_space, obs))
+        return np.concatenate([own, self._numbers(self.env.get_wrapper_attr("get_task")())]).astype(np.float32)
+
+    def _numbers(self, task: Task) -> npt.NDArray:
+        try:
+            return np.asarray(task if self.encode is None else self.encode(task), dtype=np.float64).ravel()
+        except (TypeError, ValueError):
+            raise ValueError(f"encode must make numbers of every task; without it task {task!r} is none") from None
+
+
+def _flat_box(name: str, space: spaces.Space) -> spaces.Box:
+    """The space of flattened elements; errors name the argument."""
+    flat = flatten_space(space) if space.is_np_flattenable else None
+    if not isinstance(flat, spaces.Box):
+        raise ValueError(f"env must have an {name} that can be flattened to a Box, got {space}")
+    return flat
