@@ -185,7 +185,8 @@ class MetaAlgorithm(MetaAlgorithmShell):
             return self.outer_improvement(candidate, support, query)
 
         searches = self.line_search and self.can_search()
-        return trpo_step(self.actor, meta_params, gradient, support.batch, settings, improvement if searches else None)
+        search = improvement if searches else None
+        return trpo_step(self.actor, meta_params, gradient, support.batch, settings, search, self.sub_sampling_factor)
 
     def _after_outer_step(self, support: Experience, query: Experience) -> None:
         """Move what is learned beside the meta-policy: the critic, and the statistics of normalisers."""
