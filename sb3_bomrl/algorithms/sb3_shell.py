@@ -77,6 +77,9 @@ class MetaAlgorithmShell(PersistentAlgorithm):
     tasks_per_chunk: int | None = None
     """How many tasks the learning phase works on at once; ``None`` chooses by the size of the network and the data."""
 
+    n_rollout_threads: int = 1
+    """Torch threads while rollouts run; the learning phase has those of ``torch.set_num_threads``."""
+
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": ActorCriticPolicy,
         "CnnPolicy": ActorCriticCnnPolicy,
@@ -166,7 +169,7 @@ class MetaAlgorithmShell(PersistentAlgorithm):
     def _check_arguments(self) -> None:
         """Check every argument; subclasses add their own."""
         counts = ("n_steps", "meta_batch_size", "n_envs_per_task", "cg_max_steps", "n_critic_updates", "batch_size")
-        for name in (*counts, "sub_sampling_factor"):
+        for name in (*counts, "sub_sampling_factor", "n_rollout_threads"):
             check_positive(name, getattr(self, name), integer=True)
         if self.tasks_per_chunk is not None:
             check_positive("tasks_per_chunk", self.tasks_per_chunk, integer=True)

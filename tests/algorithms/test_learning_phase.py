@@ -70,10 +70,33 @@ def test_sub_sampling_changes_the_step_but_not_its_radius(tiny):
     assert tiny.differ(*map(tiny.params, models))
 
 
-@pytest.mark.parametrize("name", ["sub_sampling_factor", "tasks_per_chunk"])
+@pytest.mark.parametrize("name", ["sub_sampling_factor", "tasks_per_chunk", "n_rollout_threads"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
 def test_bad_values_are_named(tiny, name, value):
     model = tiny.model()
     setattr(model, name, value)
     with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, got {value}"):
         model._check_arguments()
+
+
+def test_threads_of_rollouts_and_learning_are_kept_apart(tiny):
+    before = th.get_num_threads()
+    seen = []
+    try:
+        th.set_num_threads(2)
+        model = tiny.model()
+        model.n_rollout_threads = 3
+        model.learn(tiny.iteration, callback=lambda *_: seen.append(th.get_num_threads()) or True)
+        assert set(seen) == {3}
+        assert th.get_num_threads() == 2
+    finally:
+        th.set_num_threads(before)
+
+
+def test_double_precision_on_request(tiny):
+    model = tiny.model()
+    model.policy.double()
+    model.learn(tiny.iteration)
+    assert all(p.dtype == th.double for p in model.policy.parameters())
+    support = model._collect([None] * 2, {k: v.expand(2, *v.shape) for k, v in model.actor.params().items()}, True)
+    assert support.batch.weights.dtype == support.batch.observations.dtype == th.double
