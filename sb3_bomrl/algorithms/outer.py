@@ -47,7 +47,7 @@ def mean_fisher(actor: Actor, meta_params: Params, support: Batch, sub_sampling_
     :param actor: policy as a function of stacked parameters
     :param meta_params: φ, each of shape \*shape
     :param support: pre-adaptation data of all tasks
-    :param sub_sampling_factor: use every such sample of each task alone
+    :param sub_sampling_factor: use one sample of each task in this many
     :return: (1, n_params) -> (1, n_params)
     """
     phi = {name: value[None] for name, value in meta_params.items()}
@@ -99,7 +99,7 @@ def trpo_step(
     :param support: pre-adaptation data
     :param settings: radius and limits
     :param improvement: φ_new -> gain of the outer surrogate
-    :param sub_sampling_factor: the Fisher matrix uses every such state; the KL uses all
+    :param sub_sampling_factor: the Fisher matrix uses one state in this many; the KL uses all
     :return: report of the step
     """
     kl = mean_kl(actor, meta_params, support)

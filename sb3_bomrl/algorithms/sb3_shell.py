@@ -55,8 +55,8 @@ class MetaAlgorithmShell(PersistentAlgorithm):
     :param cg_max_steps: conjugate-gradient iterations of natural gradients (``"trpo"``, and the inner solver of that
         name)
     :param cg_damping: damping of the Fisher matrix in natural gradients
-    :param sub_sampling_factor: ``"trpo"``'s Fisher matrix uses every such state alone, as sb3-contrib's TRPO; the KL is
-        checked on all
+    :param sub_sampling_factor: estimate the Fisher matrix of ``"trpo"`` from one state in this many, as sb3-contrib's
+        TRPO does; the KL is checked on all
     :param line_search: require that adapting again from the new meta-policy improves the query surrogate (``"trpo"``
         with a hypergradient that is its gradient, ``"implicit"`` or ``"unrolled"``); else only the KL is checked
     :param max_grad_norm: largest gradient norm of ``"adam"`` and of the value network
