@@ -2,6 +2,7 @@
 Meta-policies: SB3's actor-critic policies called as functions of (stacked) parameters, and a softmax table.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,15 @@ from stable_baselines3.common.distributions import (
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent
 from torch.func import functional_call, vmap
 
-from sb3_bomrl.core.action_distributions import MultiCategorical
+from sb3_bomrl.core.action_distributions import DiagonalGaussian, MultiCategorical
+from sb3_bomrl.core.stacked_mlp import stacked_mlp
+from sb3_bomrl.networks import ActorModule, counting_units, find_layers, zero_observation
 from sb3_bomrl.types import Observations, Params
 
 
@@ -122,32 +125,12 @@ def _zero_table(n_rows: int, n_columns: int) -> nn.Linear:
     return table
 
 
-class _ActorModule(nn.Module):
-    """
-    Preprocessed observations -> the tensors that define the action distribution.
-
-    It holds each part of the policy once. The policy itself has its features extractor under three names, and
-    ``functional_call`` does not restore a module that it reaches under several.
-    """
-
-    def __init__(self, policy: ActorCriticPolicy) -> None:
-        super().__init__()
-        self.features_extractor = policy.pi_features_extractor
-        self.mlp_extractor = policy.mlp_extractor
-        self.action_net = policy.action_net
-        self.log_std = policy.log_std if isinstance(policy.action_dist, DiagGaussianDistribution) else None
-
-    def forward(self, observations: Observations) -> tuple[th.Tensor, ...]:
-        outputs = self.action_net(self.mlp_extractor.forward_actor(self.features_extractor(observations)))
-        return (outputs,) if self.log_std is None else (outputs, self.log_std.expand_as(outputs))
-
-
 class Actor:
     """
     The actor of an SB3 policy as a function of stacked parameters.
 
     The parameters are those that the action distribution depends on; the rest of the policy (critic, buffers) is read
-    from the policy and never changed.
+    from the policy and never changed. ``n_units`` is how many numbers the network's parts put out for one observation.
 
     :param policy: policy with a Gaussian, categorical, multi-categorical or Bernoulli action distribution
     :raises ValueError: for any other action distribution, such as gSDE's
@@ -166,19 +149,24 @@ class Actor:
                 f"got {type(policy.action_dist).__name__}"
             )
         self.policy = policy
-        self._module = _ActorModule(policy)
+        self._module = ActorModule(policy)
         self.names = self._find_names()
         named, inner = dict(policy.named_parameters()), {id(p): n for n, p in self._module.named_parameters()}
         self._inner_names = {name: inner[id(named[name])] for name in self.names}
+        self._layers = None
+        if type(self._module.features_extractor) in _WITHOUT_PARAMETERS:
+            names = {id(parameter): name for name, parameter in named.items()}
+            self._layers = find_layers(self._module, names)
 
     def _find_names(self) -> tuple[str, ...]:
         """Names of the policy's parameters that the action distribution depends on, found by differentiating it."""
-        zeros = _zero_observation(self.policy.observation_space, self.policy.device)
+        zeros = zero_observation(self.policy.observation_space, self.policy.device)
         named = dict(self.policy.named_parameters())
         was_training = self.policy.training
         self.policy.set_training_mode(False)
-        with th.enable_grad():
+        with th.enable_grad(), counting_units(self._module) as n_units:
             total = th.stack([out.sum() for out in self._module(self._preprocess_flat(zeros))]).sum()
+        self.n_units = n_units.total()
         self.policy.set_training_mode(was_training)
         gradients = th.autograd.grad(total, list(named.values()), allow_unused=True)
         return tuple(name for name, g in zip(named, gradients, strict=True) if g is not None)
@@ -228,18 +216,59 @@ class Actor:
         :param observations: preprocessed, (n_tasks, n_samples, ...), or a dictionary of such
         :return: distribution with batch shape (n_tasks, n_samples)
         """
+        return self.at(observations)(params)
+
+    def at(self, observations: Observations) -> Callable[[Params], Distribution]:
+        r"""
+        The policy at given observations, as a function of the parameters alone.
+
+        :param observations: preprocessed, (n_tasks, n_samples, ...), or a dictionary of such
+        :return: stacked parameters -> distribution with batch shape (n_tasks, n_samples)
+        """
+        network = self.network_at(observations)
+        return lambda params: self.distribution(*network(params))
+
+    def network_at(self, observations: Observations) -> Callable[[Params], tuple[th.Tensor, ...]]:
+        r"""
+        What :meth:`distribution` needs, at given observations, as a function of the parameters alone.
+
+        Where the network is a perceptron on features without parameters of their own, the features are computed once,
+        and the rest by :func:`~sb3_bomrl.core.stacked_mlp.stacked_mlp`; any other network is called task by task
+        under ``vmap``.
+
+        :param observations: preprocessed, (n_tasks, n_samples, ...), or a dictionary of such
+        :return: stacked parameters -> tensors, each of shape (n_tasks, n_samples, ...)
+        """
+        if self._layers is None or not isinstance(observations, th.Tensor):
+            return lambda params: self._under_vmap(params, observations)
+        features = self._module.features_extractor(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
+        layers, has_log_std = self._layers, self._module.log_std is not None
+
+        def perceptron(params: Params) -> tuple[th.Tensor, ...]:
+            outputs = stacked_mlp(params, layers, features)
+            return (outputs, params["log_std"]) if has_log_std else (outputs,)
+
+        return perceptron
+
+    def _under_vmap(self, params: Params, observations: Observations) -> tuple[th.Tensor, ...]:
         named = {self._inner_names[name]: value for name, value in params.items()}
 
         def one_task(task_params: Params, obs: Observations) -> tuple[th.Tensor, ...]:
             return functional_call(self._module, task_params, (obs,))
 
-        return self._distribution(*vmap(one_task)(named, observations))
+        return vmap(one_task)(named, observations)
 
-    def _distribution(self, outputs: th.Tensor, log_std: th.Tensor | None = None) -> Distribution:
+    def distribution(self, outputs: th.Tensor, log_std: th.Tensor | None = None) -> Distribution:
+        """
+        π(·∣s) from what the network put out.
+
+        :param outputs: (n_tasks, n_samples, n_outputs), means or logits
+        :param log_std: (n_tasks, action_dim), for Gaussian policies
+        :return: distribution with batch shape (n_tasks, n_samples)
+        """
         kind = self.policy.action_dist
         if log_std is not None:
-            normal = Normal(outputs, log_std.exp(), validate_args=False)
-            return Independent(normal, 1, validate_args=False)
+            return DiagonalGaussian(outputs, log_std[:, None])
         if isinstance(kind, MultiCategoricalDistribution):
             return MultiCategorical(outputs, kind.action_dims)
         if isinstance(kind, BernoulliDistribution):
@@ -247,16 +276,14 @@ class Actor:
         return Categorical(logits=outputs, validate_args=False)
 
 
+_WITHOUT_PARAMETERS = (FlattenExtractor, NormalizedFlattenExtractor)
+"""Features extractors that are functions of the observation alone."""
+
+
 def _map(function: Any, observations: Any) -> Any:
     if isinstance(observations, dict):
         return {key: function(value) for key, value in observations.items()}
     return function(observations)
-
-
-def _zero_observation(space: spaces.Space, device: th.device) -> Any:
-    if isinstance(space, spaces.Dict):
-        return {key: _zero_observation(part, device) for key, part in space.spaces.items()}
-    return th.zeros((1, *(space.shape or ())), device=device)
 
 
 def update_normalizers(policy: ActorCriticPolicy, observations: Observations) -> None:

@@ -1,16 +1,16 @@
 """Result files: written at once or not at all, each with what it takes to make it again."""
 
 import json
-import os
 import platform
-import subprocess
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parents[1] / "results" / "frozen_lake"
-FIGURES = Path(__file__).parents[2] / "docs" / "figures"
-PACKAGES = ("sb3-bomrl", "stable-baselines3", "gymnasium", "torch", "numpy")
+from benchmarks import provenance as shared
+from benchmarks.provenance import FIGURES, provenance, write_json
+
+__all__ = ["FIGURES", "RESULTS", "load", "save"]
+
+RESULTS = shared.RESULTS / "frozen_lake"
 
 
 def save(name: str, command: str, settings: dict[str, Any], rows: list[dict[str, Any]]) -> Path:
@@ -23,22 +23,8 @@ def save(name: str, command: str, settings: dict[str, Any], rows: list[dict[str,
     :param rows: results
     :return: the file
     """
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    provenance = {
-        "command": command,
-        "commit": _commit(),
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
-        "hardware": f"{platform.machine()}, one core",
-    }
-    # One row per line: small files, readable differences.
-    lines = ",\n".join("    " + json.dumps(row) for row in rows)
-    head = json.dumps({"provenance": provenance, "settings": settings}, indent=2)
-    text = head[:-2] + ',\n  "rows": [\n' + lines + "\n  ]\n}\n"
-    path = RESULTS / f"{name}.json"
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)
-    return path
+    source = provenance(command, f"{platform.machine()}, one core")
+    return write_json(RESULTS / f"{name}.json", {"provenance": source, "settings": settings, "rows": rows})
 
 
 def load(name: str) -> dict[str, Any]:
@@ -52,13 +38,3 @@ def load(name: str) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: run `python -m benchmarks.frozen_lake run` first")
     return json.loads(path.read_text())
-
-
-def _commit() -> str | None:
-    """The commit that is checked out, marked where the working tree differs from it; None outside a repository."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    if head.returncode != 0:
-        return None
-    changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
-    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

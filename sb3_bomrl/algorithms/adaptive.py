@@ -62,7 +62,7 @@ class AdaptiveAlgorithm(MetaAlgorithmShell):
         collector = self.make_collector(env, np.random.default_rng(self.seed if seed is None else seed))
         params = stack(self.actor.params(), 1)
         for _ in range(n_adaptation_steps):
-            with rollout_threads():
+            with rollout_threads(self.n_rollout_threads):
                 support = collector.collect_episodes([task], params, n_episodes)
             params = self.adapt_to(params, support)
         return self._with_params(mean_over_tasks(params), env)

@@ -82,6 +82,7 @@ class BOMRL(MetaAlgorithm):
         max_kl: float = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,
+        sub_sampling_factor: int = 1,
         line_search: bool = True,
         max_grad_norm: float = 0.5,
         n_critic_updates: int = 10,
@@ -125,6 +126,7 @@ class BOMRL(MetaAlgorithm):
             max_kl=max_kl,
             cg_max_steps=cg_max_steps,
             cg_damping=cg_damping,
+            sub_sampling_factor=sub_sampling_factor,
             line_search=line_search,
             max_grad_norm=max_grad_norm,
             n_critic_updates=n_critic_updates,
@@ -176,7 +178,9 @@ class BOMRL(MetaAlgorithm):
         )
 
     def _lower_level(self, batch: Batch) -> LowerLevel:
-        return LowerLevel(self.actor, batch, self.distance, self.surrogate, self.reg_coef, self.clip_range)
+        return LowerLevel(
+            self.actor, batch, self.distance, self.surrogate, self.reg_coef, self.clip_range, self.tasks_per_chunk
+        )
 
     def adapt_params(self, meta_params: Params, support: Experience) -> Adaptation:
         lower = self._lower_level(support.batch)

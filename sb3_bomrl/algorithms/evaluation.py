@@ -54,7 +54,7 @@ def evaluate_adaptation(
     n_tasks = len(chosen)
     padded = chosen + [chosen[-1]] * (_padded_length(n_tasks, vec_env.num_envs) - n_tasks)
     collector = model.make_collector(vec_env, np.random.default_rng(seed))
-    with rollout_threads():
+    with rollout_threads(model.n_rollout_threads):
         curve = adaptation_curve(
             collector,
             model.adapt_to,

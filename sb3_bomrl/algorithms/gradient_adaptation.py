@@ -10,8 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.algorithms.validation import check_positive
-from sb3_bomrl.core.inner_solvers import InnerSolver
-from sb3_bomrl.meta.adaptation import LowerLevel, adapt
+from sb3_bomrl.meta.baseline_gradients import policy_gradient_step
 from sb3_bomrl.types import Adaptation, Batch, Experience, Params
 
 
@@ -47,6 +46,7 @@ class GradientAdaptation(MetaAlgorithm):
         max_kl: float = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,
+        sub_sampling_factor: int = 1,
         line_search: bool = True,
         max_grad_norm: float = 0.5,
         n_critic_updates: int = 10,
@@ -80,6 +80,7 @@ class GradientAdaptation(MetaAlgorithm):
             max_kl=max_kl,
             cg_max_steps=cg_max_steps,
             cg_damping=cg_damping,
+            sub_sampling_factor=sub_sampling_factor,
             line_search=line_search,
             max_grad_norm=max_grad_norm,
             n_critic_updates=n_critic_updates,
@@ -107,9 +108,14 @@ class GradientAdaptation(MetaAlgorithm):
         return self.n_inner_steps
 
     def adapt_params(self, meta_params: Params, support: Experience) -> Adaptation:
-        # one gradient step on −Σ_t w_t h(r_t) A_t: Eq. (A2) of Alg(3) with λ = 1, whose distance has no slope at θ = φ
-        lower = LowerLevel(self.actor, support.batch, "parameter", self.surrogate, 1.0)
-        return adapt(lower, meta_params, InnerSolver("sgd", self.inner_lr, 1, float("inf")))
+        return policy_gradient_step(
+            self.actor,
+            support.batch,
+            meta_params,
+            self.inner_lr,
+            self.surrogate,
+            tasks_per_chunk=self.tasks_per_chunk,
+        )
 
     @staticmethod
     def _batches(phases: Sequence[Experience]) -> list[Batch]:

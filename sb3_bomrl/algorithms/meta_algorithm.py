@@ -197,7 +197,8 @@ class MetaAlgorithm(AdaptiveAlgorithm):
             return self.outer_improvement(candidate, supports, query)
 
         searches = self.line_search and self.can_search()
-        return trpo_step(self.actor, params, gradient.gradient, batch, settings, improvement if searches else None)
+        search = improvement if searches else None
+        return trpo_step(self.actor, params, gradient.gradient, batch, settings, search, self.sub_sampling_factor)
 
     def _after_outer_step(self, phases: Sequence[Experience]) -> None:
         """Move what is learned beside the meta-policy: the critic, and the statistics of normalisers."""
@@ -230,6 +231,6 @@ class MetaAlgorithm(AdaptiveAlgorithm):
             callback.on_rollout_end()
 
         hooks = Hooks(callback.on_rollout_start, on_step, on_end)
-        with rollout_threads():
+        with rollout_threads(self.n_rollout_threads):
             rollout = self._collector.collect(tasks, params, self.rollout_buffer, hooks)
         return self._experience(rollout, is_query=phase == self.n_support_phases)

@@ -6,7 +6,10 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_bomrl.core.distances import policy_kl
+from sb3_bomrl.core.fisher import fisher_vector_product
+from sb3_bomrl.core.linear_solve import MatVec
 from sb3_bomrl.core.outer_step import OuterInfo, TrustRegion, trust_region_step
+from sb3_bomrl.meta.chunks import sample_chunks
 from sb3_bomrl.policies import Actor
 from sb3_bomrl.types import Batch, Observations, Params, Rollout
 
@@ -26,16 +29,56 @@ def mean_kl(actor: Actor, meta_params: Params, support: Batch) -> Callable[[Para
     :param support: pre-adaptation data of all tasks
     :return: differentiable function of unstacked parameters
     """
-    observations, weights = _all_in_one(support.observations), support.weights.flatten()[None]
+    policy, weights = actor.at(_all_in_one(support.observations)), support.weights.flatten()[None]
     weights = weights / weights.sum()
     with th.no_grad():
-        old = actor({name: value[None] for name, value in meta_params.items()}, observations)
+        old = policy({name: value[None] for name, value in meta_params.items()})
 
     def kl(params: Params) -> th.Tensor:
-        new = actor({name: value[None] for name, value in params.items()}, observations)
-        return policy_kl(old, new, weights)[0]
+        return policy_kl(old, policy({name: value[None] for name, value in params.items()}), weights)[0]
 
     return kl
+
+
+def mean_fisher(actor: Actor, meta_params: Params, support: Batch, sub_sampling_factor: int = 1) -> MatVec:
+    r"""
+    Products with the Fisher matrix at φ, averaged over the pre-adaptation states of the whole meta-batch.
+
+    :param actor: policy as a function of stacked parameters
+    :param meta_params: φ, each of shape \*shape
+    :param support: pre-adaptation data of all tasks
+    :param sub_sampling_factor: use one sample of each task in this many
+    :return: (1, n_params) -> (1, n_params)
+    """
+    phi = {name: value[None] for name, value in meta_params.items()}
+    observations = _all_in_one(_every(support.observations, sub_sampling_factor))
+    weights = support.weights[:, ::sub_sampling_factor].flatten()[None]
+    weights = weights / weights.sum()
+    n_chunks = sample_chunks(actor, weights.shape[1])
+    parts = zip(_samples(observations, n_chunks), weights.chunk(n_chunks, dim=1), strict=True)
+    products = [_fisher_of_part(actor, phi, *part) for part in parts]
+    return lambda v: th.stack([product(v) for product in products]).sum(0)
+
+
+def _fisher_of_part(actor: Actor, phi: Params, observations: Observations, weights: th.Tensor) -> MatVec:
+    network = actor.network_at(observations)
+    with th.no_grad():
+        old = actor.distribution(*network(phi))
+    return fisher_vector_product(
+        network, lambda *outputs: policy_kl(old, actor.distribution(*outputs), weights).sum(), phi
+    )
+
+
+def _every(x: Observations, factor: int) -> Observations:
+    return {k: v[:, ::factor] for k, v in x.items()} if isinstance(x, dict) else x[:, ::factor]
+
+
+def _samples(x: Observations, n_chunks: int) -> list[Observations]:
+    """Chunks of (1, n_samples, ...) along the samples."""
+    if not isinstance(x, dict):
+        return list(x.chunk(n_chunks, dim=1))
+    parts = {key: value.chunk(n_chunks, dim=1) for key, value in x.items()}
+    return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
 
 
 def trpo_step(
@@ -45,6 +88,7 @@ def trpo_step(
     support: Batch,
     settings: TrustRegion,
     improvement: Callable[[Params], float] | None,
+    sub_sampling_factor: int = 1,
 ) -> OuterInfo:
     r"""
     Natural-gradient step on the policy's meta-parameters within a KL radius.
@@ -55,10 +99,12 @@ def trpo_step(
     :param support: pre-adaptation data
     :param settings: radius and limits
     :param improvement: φ_new -> gain of the outer surrogate
+    :param sub_sampling_factor: the Fisher matrix uses one state in this many; the KL uses all
     :return: report of the step
     """
     kl = mean_kl(actor, meta_params, support)
-    new_params, info = trust_region_step(meta_params, gradient, kl, settings, improvement)
+    fisher = mean_fisher(actor, meta_params, support, sub_sampling_factor)
+    new_params, info = trust_region_step(meta_params, gradient, kl, settings, improvement, fisher)
     actor.load_params(new_params)
     return info
 

@@ -10,15 +10,17 @@ from stable_baselines3.common.logger import Logger
 
 
 @contextmanager
-def rollout_threads() -> Iterator[None]:
+def rollout_threads(n_threads: int = 1) -> Iterator[None]:
     """
-    One torch thread while rollouts run.
+    Few torch threads while rollouts run.
 
     The policy's matrices are small there, and the cores belong to the simulator; the learning phase keeps the number of
     threads that the user or torch chose.
+
+    :param n_threads: torch threads meanwhile
     """
     threads = th.get_num_threads()
-    th.set_num_threads(1)
+    th.set_num_threads(n_threads)
     try:
         yield
     finally:

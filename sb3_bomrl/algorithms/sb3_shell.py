@@ -55,6 +55,8 @@ class MetaAlgorithmShell(PersistentAlgorithm):
     :param cg_max_steps: conjugate-gradient iterations of natural gradients (``"trpo"``, and the inner solver of that
         name)
     :param cg_damping: damping of the Fisher matrix in natural gradients
+    :param sub_sampling_factor: estimate the Fisher matrix of ``"trpo"`` from one state in this many, as sb3-contrib's
+        TRPO does; the KL is checked on all
     :param line_search: require that adapting again from the new meta-policy improves the query surrogate (``"trpo"``
         with a meta-gradient that is its gradient: BO-MRL's ``"implicit"`` and ``"unrolled"``, MAML's); else only the KL
         is checked
@@ -72,6 +74,12 @@ class MetaAlgorithmShell(PersistentAlgorithm):
     :param device: device of the networks
     :param _init_setup_model: build the network at creation
     """
+
+    tasks_per_chunk: int | None = None
+    """How many tasks the learning phase works on at once; ``None`` chooses by the size of the network and the data."""
+
+    n_rollout_threads: int = 1
+    """Torch threads while rollouts run; the learning phase has those of ``torch.set_num_threads``."""
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": ActorCriticPolicy,
@@ -99,6 +107,7 @@ class MetaAlgorithmShell(PersistentAlgorithm):
         max_kl: float = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,
+        sub_sampling_factor: int = 1,
         line_search: bool = True,
         max_grad_norm: float = 0.5,
         n_critic_updates: int = 10,
@@ -123,6 +132,7 @@ class MetaAlgorithmShell(PersistentAlgorithm):
         self.max_kl = max_kl
         self.cg_max_steps = cg_max_steps
         self.cg_damping = cg_damping
+        self.sub_sampling_factor = sub_sampling_factor
         self.line_search = line_search
         self.n_critic_updates = n_critic_updates
         self.batch_size = batch_size
@@ -161,8 +171,11 @@ class MetaAlgorithmShell(PersistentAlgorithm):
 
     def _check_arguments(self) -> None:
         """Check every argument; subclasses add their own."""
-        for name in ("n_steps", "meta_batch_size", "n_envs_per_task", "cg_max_steps", "n_critic_updates", "batch_size"):
+        counts = ("n_steps", "meta_batch_size", "n_envs_per_task", "cg_max_steps", "n_critic_updates", "batch_size")
+        for name in (*counts, "sub_sampling_factor", "n_rollout_threads"):
             check_positive(name, getattr(self, name), integer=True)
+        if self.tasks_per_chunk is not None:
+            check_positive("tasks_per_chunk", self.tasks_per_chunk, integer=True)
         for name in ("max_kl", "max_grad_norm"):
             check_positive(name, getattr(self, name))
         check_range("gamma", self.gamma, 0.0, 1.0)

@@ -1,5 +1,6 @@
 """What torch.distributions lacks for action spaces: several categoricals, modes, sampling from one's own generator."""
 
+import math
 from collections.abc import Sequence
 
 import torch as th
@@ -44,6 +45,38 @@ def _kl_multi_categorical(p: MultiCategorical, q: MultiCategorical) -> th.Tensor
     return th.stack([kl_divergence(a, b) for a, b in zip(p.components, q.components, strict=True)]).sum(0)
 
 
+class DiagonalGaussian(Independent):
+    r"""
+    A normal distribution with a diagonal covariance, in as few passes over the samples as its closed forms allow.
+
+    :param mean: (n_tasks, n_samples, action_dim)
+    :param log_std: log σ, of a shape that broadcasts to the mean's; where all samples of a task share it,
+        (n_tasks, 1, action_dim), what depends on it alone is computed once per task
+    """
+
+    def __init__(self, mean: th.Tensor, log_std: th.Tensor) -> None:
+        self.log_std = log_std
+        super().__init__(Normal(mean, log_std.exp(), validate_args=False), 1, validate_args=False)
+
+    def log_prob(self, value: th.Tensor) -> th.Tensor:
+        """
+        log N(a; μ, σ²), summed over the components of an action.
+
+        :param value: (n_tasks, n_samples, action_dim)
+        :return: (n_tasks, n_samples)
+        """
+        z = (value - self.base_dist.loc) * (-self.log_std).exp()
+        constant = 0.5 * math.log(2.0 * math.pi) * self.event_shape[0]
+        return -0.5 * z.square().sum(-1) - (self.log_std.sum(-1) + constant)
+
+
+@register_kl(DiagonalGaussian, DiagonalGaussian)  # type: ignore[untyped-decorator]
+def _kl_diagonal_gaussian(p: DiagonalGaussian, q: DiagonalGaussian) -> th.Tensor:
+    z = (p.base_dist.loc - q.base_dist.loc) * (-q.log_std).exp()
+    log_ratio = p.log_std - q.log_std
+    return 0.5 * z.square().sum(-1) + (0.5 * (2.0 * log_ratio).exp() - log_ratio - 0.5).sum(-1)
+
+
 def _draw_categorical(distribution: Categorical, generator: th.Generator | None) -> th.Tensor:
     probs = distribution.probs
     draws = th.multinomial(probs.reshape(-1, probs.shape[-1]), 1, replacement=True, generator=generator)
@@ -66,7 +99,7 @@ def sample(distribution: Distribution, generator: th.Generator | None = None) ->
         return th.stack([_draw_categorical(c, generator) for c in distribution.components], dim=-1)
     base = distribution.base_dist if isinstance(distribution, Independent) else distribution
     if isinstance(base, Normal):
-        return th.normal(base.mean, base.stddev, generator=generator)
+        return th.normal(base.mean.contiguous(), base.stddev, generator=generator)
     if isinstance(base, Bernoulli):
         return th.bernoulli(base.probs, generator=generator)
     raise TypeError(f"distribution must be a (multi-)categorical, normal or Bernoulli one, got {distribution!r}")

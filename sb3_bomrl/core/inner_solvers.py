@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch as th
 
 from sb3_bomrl.core.linear_solve import conjugate_gradient
-from sb3_bomrl.core.params import flatten, grad, require_grad, select, unflatten
+from sb3_bomrl.core.params import flatten, grad, require_grad, unflatten
 from sb3_bomrl.types import Adaptation, Params
 
 INNER_METHODS: tuple[str, ...] = ("adam", "sgd", "rmsprop", "natural_gradient")
@@ -63,31 +63,26 @@ Objective = Callable[[Params], InnerValue]
 Metric = Callable[[Params], th.Tensor]
 """θ -> (n_tasks,), a function whose Hessian at θ is the Fisher matrix: KL(π_θ held fixed ‖ π_θ)."""
 
-_State = tuple[Params, Params]
+_State = tuple[th.Tensor, th.Tensor]
 
 
-def _zeros(params: Params) -> Params:
-    return {name: th.zeros_like(value) for name, value in params.items()}
-
-
-def _sgd(g: Params, state: _State, step: int) -> tuple[Params, _State]:
+def _sgd(g: th.Tensor, state: _State, step: int) -> tuple[th.Tensor, _State]:
     return g, state
 
 
-def _adam(g: Params, state: _State, step: int) -> tuple[Params, _State]:
+def _adam(g: th.Tensor, state: _State, step: int) -> tuple[th.Tensor, _State]:
     """Adam (Kingma and Ba, 2015, Alg. 1), β = (0.9, 0.999), ε = 1e-8."""
-    first = {k: 0.9 * m + 0.1 * g[k] for k, m in state[0].items()}
-    second = {k: 0.999 * v + 0.001 * g[k].square() for k, v in state[1].items()}
+    first = 0.9 * state[0] + 0.1 * g
+    second = 0.999 * state[1] + 0.001 * g.square()
     c1, c2 = 1 - 0.9**step, 1 - 0.999**step
     # the square root of exactly 0 has no finite derivative, and the unrolled hypergradient takes it
-    update = {k: (m / c1) / (_safe_sqrt(second[k] / c2) + 1e-8) for k, m in first.items()}
-    return update, (first, second)
+    return (first / c1) / (_safe_sqrt(second / c2) + 1e-8), (first, second)
 
 
-def _rmsprop(g: Params, state: _State, step: int) -> tuple[Params, _State]:
+def _rmsprop(g: th.Tensor, state: _State, step: int) -> tuple[th.Tensor, _State]:
     """RMSprop (Tieleman and Hinton, 2012), α = 0.99, ε = 1e-8."""
-    second = {k: 0.99 * v + 0.01 * g[k].square() for k, v in state[1].items()}
-    return {k: g[k] / (_safe_sqrt(v) + 1e-8) for k, v in second.items()}, (state[0], second)
+    second = 0.99 * state[1] + 0.01 * g.square()
+    return g / (_safe_sqrt(second) + 1e-8), (state[0], second)
 
 
 def _safe_sqrt(x: th.Tensor) -> th.Tensor:
@@ -147,14 +142,18 @@ def solve_inner(
     if solver.method == "natural_gradient" and (metric is None or differentiable):
         raise ValueError("method 'natural_gradient' needs a metric, and is not differentiable: use an implicit mode")
 
-    theta = init_params if differentiable else require_grad(init_params)
-    previous, state = theta, (_zeros(theta), _zeros(theta))
-    first = next(iter(theta.values()))
-    status = th.zeros(len(first), dtype=th.long, device=first.device)
+    theta, params = flatten(init_params), init_params if differentiable else require_grad(init_params)
+
+    def split(vector: th.Tensor) -> Params:
+        pieces = unflatten(vector, init_params)
+        return pieces if differentiable else require_grad(pieces)
+
+    previous, state = theta, (th.zeros_like(theta), th.zeros_like(theta))
+    status = th.zeros(len(theta), dtype=th.long, device=theta.device)
     n_steps = th.zeros_like(status)
 
     for step in range(1, solver.n_steps + 2):
-        value, gradient, norm = _evaluate(objective, theta, differentiable)
+        value, gradient, norm = _evaluate(objective, params, differentiable)
         active = status == InnerStatus.MAX_STEPS
         bad = active & ~(value.objective.isfinite() & norm.isfinite())
         too_far = active & ~bad & ~(value.kl <= solver.max_kl)  # nan is too far as well
@@ -163,31 +162,34 @@ def solve_inner(
         status[bad] = InnerStatus.NON_FINITE
         undo = (too_far | bad) & (n_steps > 0)
         if undo.any():
-            theta, n_steps = select(undo, previous, theta), n_steps - undo.long()
+            theta, n_steps = th.where(undo[:, None], previous, theta), n_steps - undo.long()
         active = status == InnerStatus.MAX_STEPS
         done = step > solver.n_steps or not active.any()
         # mid-way only after a nan, which differentiating through the steps would multiply by zero, and get nan
         if bad.any() or (done and undo.any()):
-            value, gradient, norm = _evaluate(objective, theta, differentiable)
+            params = split(theta)
+            value, gradient, norm = _evaluate(objective, params, differentiable)
         if done:
             break
         if solver.method == "natural_gradient":
             assert metric is not None
-            update = natural_gradient(gradient, theta, metric, solver.cg_max_steps, solver.cg_damping)
+            g = unflatten(gradient, init_params)
+            update = flatten(natural_gradient(g, params, metric, solver.cg_max_steps, solver.cg_damping))
         else:
             update, state = _UPDATES[solver.method](gradient, state, step)
         previous = theta
-        theta = select(active, {k: v - solver.learning_rate * update[k] for k, v in theta.items()}, theta)
-        theta = theta if differentiable else require_grad(theta)
+        theta = th.where(active[:, None], theta - solver.learning_rate * update, theta)
+        params = split(theta)
         n_steps = n_steps + active
 
-    params = theta if differentiable else {k: v.detach() for k, v in theta.items()}
+    params = params if differentiable else {name: value.detach() for name, value in params.items()}
     return Adaptation(
         params, n_steps, value.objective.detach(), value.distance.detach(), value.kl.detach(), norm, status
     )
 
 
-def _evaluate(objective: Objective, theta: Params, differentiable: bool) -> tuple[InnerValue, Params, th.Tensor]:
-    value = objective(theta)
-    gradient = grad(value.objective.sum(), theta, create_graph=differentiable)
-    return value, gradient, flatten(gradient).detach().norm(dim=1)
+def _evaluate(objective: Objective, params: Params, differentiable: bool) -> tuple[InnerValue, th.Tensor, th.Tensor]:
+    """Value, gradient (n_tasks, n_params) and its norm."""
+    value = objective(params)
+    gradient = flatten(grad(value.objective.sum(), params, create_graph=differentiable))
+    return value, gradient, gradient.detach().norm(dim=1)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch as th
 
-from sb3_bomrl.core.linear_solve import conjugate_gradient
+from sb3_bomrl.core.linear_solve import MatVec, conjugate_gradient
 from sb3_bomrl.core.params import flatten, grad, require_grad, unflatten
 from sb3_bomrl.types import Params
 
@@ -52,6 +52,7 @@ def trust_region_step(
     kl: Callable[[Params], th.Tensor],
     settings: TrustRegion,
     improvement: Callable[[Params], float] | None = None,
+    fisher: MatVec | None = None,
 ) -> tuple[Params, OuterInfo]:
     r"""
     Ascend along the natural gradient to the edge of a trust region (Schulman et al., 2015, App. C), then backtrack
@@ -62,17 +63,13 @@ def trust_region_step(
     :param kl: φ_new -> mean KL(π_φ ‖ π_φ_new) over the pre-adaptation states of the meta-batch, scalar
     :param settings: radius and limits
     :param improvement: φ_new -> gain of the outer surrogate over φ; only the KL is checked if not given
+    :param fisher: products with the Fisher matrix, (1, n_params) -> (1, n_params); by differentiating ``kl`` twice if
+        not given
     :return: new φ (the old one where no step was accepted) and the report
     """
     batched = {name: value[None] for name, value in meta_params.items()}
     g = flatten({name: value[None] for name, value in gradient.items()})
-    phi = require_grad(meta_params)
-    slope = flatten({name: v[None] for name, v in grad(kl(phi), phi, create_graph=True).items()})
-
-    def fisher_vector_product(v: th.Tensor) -> th.Tensor:
-        product = grad((slope * v).sum(), phi, retain_graph=True)
-        return flatten({name: value[None] for name, value in product.items()})
-
+    fisher_vector_product = fisher if fisher is not None else _hessian_vector_product(kl, meta_params)
     direction, info = conjugate_gradient(fisher_vector_product, g, settings.cg_max_steps, settings.cg_damping)
     curvature = (direction * (fisher_vector_product(direction) + settings.cg_damping * direction)).sum()
     residual = float(info.residual[0])
@@ -91,3 +88,14 @@ def trust_region_step(
         if improvement is None or gain > 0:
             return candidate, OuterInfo(new_kl, gain, n, True, residual)
     return meta_params, OuterInfo(0.0, 0.0, settings.max_backtracks, False, residual)
+
+
+def _hessian_vector_product(kl: Callable[[Params], th.Tensor], meta_params: Params) -> MatVec:
+    phi = require_grad(meta_params)
+    slope = flatten({name: v[None] for name, v in grad(kl(phi), phi, create_graph=True).items()})
+
+    def product(v: th.Tensor) -> th.Tensor:
+        gradient = grad((slope * v).sum(), phi, retain_graph=True)
+        return flatten({name: value[None] for name, value in gradient.items()})
+
+    return product

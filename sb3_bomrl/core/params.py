@@ -58,20 +58,6 @@ def require_grad(params: Params) -> Params:
     return {name: value.detach().requires_grad_() for name, value in params.items()}
 
 
-def select(condition: th.Tensor, yes: Params, no: Params) -> Params:
-    r"""
-    Choose per task between two sets of parameters.
-
-    :param condition: (n_tasks,) bool
-    :param yes: parameters where ``condition`` holds, each of shape (n_tasks, \*shape)
-    :param no: parameters elsewhere, same shapes
-    :return: each of shape (n_tasks, \*shape)
-    """
-    return {
-        name: th.where(condition.reshape(-1, *[1] * (value.dim() - 1)), value, no[name]) for name, value in yes.items()
-    }
-
-
 def grad(output: th.Tensor, params: Params, create_graph: bool = False, retain_graph: bool | None = None) -> Params:
     r"""
     Gradient of a scalar; zeros where a parameter has no influence.

@@ -1,5 +1,9 @@
 """The lower level: from a support rollout to adapted parameters, Eq. (A2)."""
 
+from collections.abc import Callable
+from copy import copy
+from functools import partial
+
 import torch as th
 from torch.distributions import Distribution, kl_divergence
 
@@ -7,6 +11,7 @@ from sb3_bomrl.core.advantages import normalize
 from sb3_bomrl.core.distances import policy_distance, policy_kl
 from sb3_bomrl.core.inner_solvers import InnerSolver, InnerValue, solve_inner
 from sb3_bomrl.core.surrogates import Surrogate, get_surrogate
+from sb3_bomrl.meta.chunks import ACTIVATIONS_OF_HESSIAN, join_params, take_batch, take_params, task_chunks
 from sb3_bomrl.policies import Actor
 from sb3_bomrl.types import Adaptation, Batch, Observations, Params, Rollout
 
@@ -38,7 +43,7 @@ def make_batch(
     weights = weights / weights.sum((1, 2), keepdim=True)
     return Batch(
         observations=actor.preprocess(_to(_join(rollout.observations), reference.device)),
-        actions=rollout.actions.flatten(1, 2).to(reference.device),
+        actions=_by_component(rollout.actions.flatten(1, 2).to(reference.device)),
         log_probs=rollout.log_probs.flatten(1, 2).to(reference),
         advantages=advantages.flatten(1, 2).to(reference),
         weights=weights.flatten(1, 2).to(reference),
@@ -62,6 +67,11 @@ def _join(x: Observations) -> Observations:
     return {k: v.flatten(1, 2) for k, v in x.items()} if isinstance(x, dict) else x.flatten(1, 2)
 
 
+def _by_component(actions: th.Tensor) -> th.Tensor:
+    """Vectors of real numbers with the memory layout of the network's outputs, so that sums run along the samples."""
+    return actions.mT.contiguous().mT if actions.dim() == 3 and actions.is_floating_point() else actions
+
+
 def _to(x: Observations, device: th.device) -> Observations:
     return {k: v.to(device) for k, v in x.items()} if isinstance(x, dict) else x.to(device)
 
@@ -76,6 +86,8 @@ class LowerLevel:
     :param surrogate: ``"linear"``, ``"sigmoid"`` or ``"clip"``
     :param reg_coef: λ > 0
     :param clip_range: ε of ``"clip"``
+    :param tasks_per_chunk: how many tasks the learning phase works on at once, see
+        :func:`~sb3_bomrl.meta.chunks.task_chunks`
     """
 
     def __init__(
@@ -86,12 +98,28 @@ class LowerLevel:
         surrogate: str,
         reg_coef: float,
         clip_range: float = 0.2,
+        tasks_per_chunk: int | None = None,
     ) -> None:
         self.actor = actor
         self.batch = batch
+        self.chunks = task_chunks(actor, batch, tasks_per_chunk)
+        self.hessian_chunks = task_chunks(actor, batch, tasks_per_chunk, ACTIVATIONS_OF_HESSIAN)
         self.distance = distance
         self.surrogate: Surrogate = get_surrogate(surrogate, clip_range)
         self.reg_coef = reg_coef
+        self._policy: Callable[[Params], Distribution] | None = None
+
+    def take(self, tasks: slice) -> "LowerLevel":
+        """
+        The lower level of some tasks.
+
+        :param tasks: slice of the task axis
+        :return: the same objective on those tasks' data
+        """
+        part = copy(self)
+        part.batch, part._policy = take_batch(self.batch, tasks), None
+        part.chunks = part.hessian_chunks = [slice(0, len(part.batch.weights))]
+        return part
 
     def policy(self, params: Params) -> Distribution:
         r"""
@@ -100,7 +128,9 @@ class LowerLevel:
         :param params: stacked, each of shape (n_tasks, \*shape)
         :return: batch shape (n_tasks, n_samples)
         """
-        return self.actor(params, self.batch.observations)
+        if self._policy is None:
+            self._policy = self.actor.at(self.batch.observations)
+        return self._policy(params)
 
     def value(self, task_params: Params, meta_params: Params, meta_policy: Distribution) -> InnerValue:
         r"""
@@ -162,7 +192,7 @@ class LowerLevel:
 
 def adapt(lower: LowerLevel, meta_params: Params, solver: InnerSolver, differentiable: bool = False) -> Adaptation:
     r"""
-    Solve the lower level for all tasks at once: θ'_τ(φ) = argmin_θ F_τ(θ, φ), Eq. (A2), started at θ = φ.
+    Solve the lower level: θ'_τ(φ) = argmin_θ F_τ(θ, φ), Eq. (A2), started at θ = φ, one chunk of tasks after the other.
 
     :param lower: the lower level on the support data
     :param meta_params: φ, each of shape (n_tasks, \*shape)
@@ -170,15 +200,15 @@ def adapt(lower: LowerLevel, meta_params: Params, solver: InnerSolver, different
     :param differentiable: keep the graph from φ to θ'
     :return: adapted parameters and the solver's report
     """
-    if differentiable:
-        meta_policy = lower.policy(meta_params)
-    else:
-        with th.no_grad():
-            meta_policy = lower.policy(meta_params)
-    return solve_inner(
-        lambda theta: lower.value(theta, meta_params, meta_policy),
-        meta_params,
-        solver,
-        lower.metric,
-        differentiable,
-    )
+    parts = []
+    for tasks in lower.chunks:
+        part, phi = lower.take(tasks), take_params(meta_params, tasks)
+        if differentiable:
+            meta_policy = part.policy(phi)
+        else:
+            with th.no_grad():
+                meta_policy = part.policy(phi)
+        objective = partial(part.value, meta_params=phi, meta_policy=meta_policy)
+        parts.append(solve_inner(objective, phi, solver, part.metric, differentiable))
+    reports = zip(*(part[1:] for part in parts), strict=True)
+    return Adaptation(join_params([part.params for part in parts]), *map(th.cat, reports))

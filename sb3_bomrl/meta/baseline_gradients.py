@@ -18,36 +18,61 @@ import torch as th
 from sb3_bomrl.core.advantages import normalize
 from sb3_bomrl.core.distances import policy_kl
 from sb3_bomrl.core.hypergradient import first_order_hypergradient, unrolled_hypergradient
+from sb3_bomrl.core.inner_solvers import InnerSolver
 from sb3_bomrl.core.params import flatten, grad, mean_over_tasks, require_grad
 from sb3_bomrl.core.surrogates import get_surrogate
-from sb3_bomrl.meta.adaptation import steps_in_episode
+from sb3_bomrl.meta.adaptation import LowerLevel, adapt, steps_in_episode
 from sb3_bomrl.meta.gradients import MetaGradient, policy_gradient, query_surrogate
 from sb3_bomrl.policies import Actor
-from sb3_bomrl.types import Batch, Params, Rollout
+from sb3_bomrl.types import Adaptation, Batch, Params, Rollout
 
 
 def _report(per_task: Params) -> MetaGradient:
     return MetaGradient(mean_over_tasks(per_task), flatten(per_task).norm(dim=1), None)
 
 
+def policy_gradient_step(
+    actor: Actor,
+    support: Batch,
+    params: Params,
+    inner_lr: float,
+    surrogate: str = "linear",
+    differentiable: bool = False,
+    tasks_per_chunk: int | None = None,
+) -> Adaptation:
+    r"""
+    θ + α ∇_θ Σ_t w_t h(π_θ/π_old) A_t (Finn et al., 2017, Eq. 1), as one gradient step on Eq. (A2) of Alg(3) with
+    λ = 1, whose distance has no slope where it starts.
+
+    :param actor: policy as a function of stacked parameters
+    :param support: data of the step
+    :param params: θ, each of shape (n_tasks, \*shape)
+    :param inner_lr: α > 0
+    :param surrogate: h, ``"linear"`` (likelihood ratio) or ``"log"`` (log-likelihood)
+    :param differentiable: keep the graph; ``params`` must then require a gradient
+    :param tasks_per_chunk: see :func:`~sb3_bomrl.meta.chunks.task_chunks`
+    :return: the new parameters and the solver's report
+    """
+    lower = LowerLevel(actor, support, "parameter", surrogate, 1.0, tasks_per_chunk=tasks_per_chunk)
+    return adapt(lower, params, InnerSolver("sgd", inner_lr, 1, float("inf")), differentiable)
+
+
 def gradient_path(
     actor: Actor, supports: Sequence[Batch], meta_params: Params, inner_lr: float, surrogate: str = "linear"
 ) -> list[Params]:
     r"""
-    The inner steps with their graph: θ_{k+1} = θ_k + α ∇_θ Σ_t w_t h(π_θ/π_old) A_t at θ_k (Finn et al., 2017, Eq. 1).
+    The inner steps with their graph.
 
     :param actor: policy as a function of stacked parameters
     :param supports: data of each step, K of them
     :param meta_params: θ_0 = φ, each of shape (n_tasks, \*shape), requiring a gradient
     :param inner_lr: α > 0
-    :param surrogate: h, ``"linear"`` (likelihood ratio) or ``"log"`` (log-likelihood)
+    :param surrogate: h, as in :func:`policy_gradient_step`
     :return: θ_0 … θ_K, differentiable in φ
     """
-    h, path = get_surrogate(surrogate), [meta_params]
+    path = [meta_params]
     for support in supports:
-        theta = path[-1]
-        step = grad(query_surrogate(actor, support, theta, h).sum(), theta, create_graph=True)
-        path.append({name: value + inner_lr * step[name] for name, value in theta.items()})
+        path.append(policy_gradient_step(actor, support, path[-1], inner_lr, surrogate, differentiable=True).params)
     return path
 
 

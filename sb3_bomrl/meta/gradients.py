@@ -18,6 +18,7 @@ from sb3_bomrl.core.params import flatten, grad, mean_over_tasks, require_grad
 from sb3_bomrl.core.surrogates import Surrogate
 from sb3_bomrl.core.surrogates import linear as linear_surrogate
 from sb3_bomrl.meta.adaptation import LowerLevel, adapt
+from sb3_bomrl.meta.chunks import join_params, take_batch, take_params
 from sb3_bomrl.policies import Actor
 from sb3_bomrl.types import Batch, Params, Rollout
 
@@ -79,7 +80,7 @@ def bomrl_meta_gradient(
     unmerged: LowerLevel | None = None,
 ) -> MetaGradient:
     r"""
-    BO-MRL's meta-gradient: the policy gradient at θ', pulled back to φ, Eq. (A3).
+    BO-MRL's meta-gradient: the policy gradient at θ', pulled back to φ, Eq. (A3), one chunk of tasks after the other.
 
     :param lower: the lower level on the support data
     :param support: support rollout, with its time axis
@@ -99,20 +100,35 @@ def bomrl_meta_gradient(
     """
     if hypergradient not in HYPERGRADIENTS:
         raise ValueError(f"hypergradient must be one of {HYPERGRADIENTS}, got {hypergradient!r}")
-    cotangent = policy_gradient(lower.actor, query, adapted_params)
-    info = None
-    if hypergradient == "first_order":
-        per_task = first_order_hypergradient(cotangent)
-    elif hypergradient == "unrolled":
-        phi = require_grad(meta_params)
-        per_task = unrolled_hypergradient(adapt(lower, phi, solver, differentiable=True).params, phi, cotangent)
-    else:
-        solve = partial(damped_solve, max_iterations=cg_max_steps, relative_damping=cg_damping)
-        sampling = None
-        if hypergradient == "implicit_sampling":
-            sampling = partial(sampling_term, unmerged or lower, support, meta_params, adapted_params, gamma)
-        per_task, info = implicit_hypergradient(lower.loss, adapted_params, meta_params, cotangent, solve, sampling)
-    return MetaGradient(mean_over_tasks(per_task), flatten(per_task).norm(dim=1), info)
+    gradients, infos = [], []
+    for tasks in lower.hessian_chunks:
+        part, phi, theta = lower.take(tasks), take_params(meta_params, tasks), take_params(adapted_params, tasks)
+        cotangent = policy_gradient(lower.actor, take_batch(query, tasks), theta)
+        if hypergradient == "first_order":
+            gradients.append(first_order_hypergradient(cotangent))
+        elif hypergradient == "unrolled":
+            phi = require_grad(phi)
+            gradients.append(
+                unrolled_hypergradient(adapt(part, phi, solver, differentiable=True).params, phi, cotangent)
+            )
+        else:
+            solve = partial(damped_solve, max_iterations=cg_max_steps, relative_damping=cg_damping)
+            sampling = None
+            if hypergradient == "implicit_sampling":
+                every_step = part if unmerged is None else unmerged.take(tasks)
+                sampling = partial(sampling_term, every_step, _take_rollout(support, tasks), phi, theta, gamma)
+            per_task, info = implicit_hypergradient(part.loss, theta, phi, cotangent, solve, sampling)
+            gradients.append(per_task)
+            infos.append(info)
+    joined = join_params(gradients)
+    report = SolveInfo(*map(th.cat, zip(*infos, strict=True))) if infos else None
+    return MetaGradient(mean_over_tasks(joined), flatten(joined).norm(dim=1), report)
+
+
+def _take_rollout(rollout: Rollout, tasks: slice) -> Rollout:
+    """What :func:`sampling_term` reads of some tasks' rollout."""
+    names = ("rewards", "episode_starts", "episode_ends")
+    return rollout._replace(**{name: getattr(rollout, name)[tasks] for name in names})
 
 
 def sampling_term(

@@ -6,7 +6,7 @@ import torch as th
 from scipy import stats
 from torch.distributions import Bernoulli, Categorical, Exponential, Independent, Normal, kl_divergence
 
-from sb3_bomrl.core.action_distributions import MultiCategorical, mode, sample
+from sb3_bomrl.core.action_distributions import DiagonalGaussian, MultiCategorical, mode, sample
 
 SIZES = (2, 3, 4)
 N_DRAWS = 20_000
@@ -32,6 +32,28 @@ def test_multi_categorical_is_the_product_distribution():
         assert th.allclose(p.log_prob(actions), joint(a).log_prob(th.tensor(index)))
     assert th.allclose(p.entropy(), joint(a).entropy())
     assert th.allclose(kl_divergence(p, q), kl_divergence(joint(a), joint(b)))
+
+
+@pytest.mark.parametrize("n_scales", [1, 7], ids=["one scale per task", "a scale per sample"])
+def test_diagonal_gaussian_is_torchs_product_of_normals(n_scales):
+    means, log_stds = [logits(i, 2, 7, 3) for i in (0, 1)], [logits(i, 2, n_scales, 3) for i in (2, 3)]
+    ours = [DiagonalGaussian(m, s) for m, s in zip(means, log_stds, strict=True)]
+    theirs = [Independent(Normal(m, s.exp().expand_as(m)), 1) for m, s in zip(means, log_stds, strict=True)]
+    actions = logits(4, 2, 7, 3)
+    assert ours[0].batch_shape == (2, 7)
+    assert ours[0].event_shape == (3,)
+    for got, wanted in [
+        (ours[0].log_prob(actions), theirs[0].log_prob(actions)),
+        (ours[0].entropy(), theirs[0].entropy()),
+        (kl_divergence(*ours), kl_divergence(*theirs)),
+        (kl_divergence(ours[0], theirs[1]), kl_divergence(*theirs)),
+        (mode(ours[0]), mode(theirs[0])),
+    ]:
+        assert got.shape == wanted.shape
+        assert th.allclose(got, wanted, rtol=1e-12, atol=1e-12)
+    draws = [sample(d[0], th.Generator().manual_seed(0)) for d in (ours, theirs)]
+    assert th.equal(draws[0], draws[1])
+    assert (kl_divergence(ours[0], ours[0]) == 0).all()
 
 
 def repeated(values: th.Tensor) -> th.Tensor:

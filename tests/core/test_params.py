@@ -9,7 +9,6 @@ from sb3_bomrl.core.params import (
     grad,
     mean_over_tasks,
     require_grad,
-    select,
     stack,
     unflatten,
 )
@@ -59,15 +58,6 @@ def test_require_grad_gives_leaves_and_leaves_the_original_alone():
     plain = th.ones(2)
     require_grad({"w": plain})
     assert not plain.requires_grad
-
-
-def test_select_chooses_per_task():
-    yes, no = stacked(), {k: v + 10 for k, v in stacked().items()}
-    chosen = select(th.tensor([True, False, True]), yes, no)
-    for name in yes:
-        assert th.equal(chosen[name][0], yes[name][0])
-        assert th.equal(chosen[name][1], no[name][1])
-        assert th.equal(chosen[name][2], yes[name][2])
 
 
 def test_grad_of_a_sum_over_tasks_is_every_tasks_gradient_and_zero_without_influence():

@@ -131,7 +131,8 @@ def test_adapting_tasks_together_is_adapting_each_alone(make_actor, draw_params,
     actor = make_actor("categorical")
     phi = draw_params(actor, 3, 1)
     data = draw_batch(actor, phi, 30, 2)
-    for solver in (InnerSolver("adam", 0.02, 20), InnerSolver("natural_gradient", 0.1, 3)):
+    # damped: softmax logits leave the Fisher matrix singular, and conjugate gradients would solve for rounding errors
+    for solver in (InnerSolver("adam", 0.02, 20), InnerSolver("natural_gradient", 0.1, 3, cg_damping=0.1)):
         together = adapt(LowerLevel(actor, data, "kl_task_meta", "clip", 5.0), phi, solver)
         for task in range(3):
             own = slice(task, task + 1)

@@ -291,3 +291,35 @@ def test_building_an_actor_leaves_the_policy_as_it_was():
             Actor(policy)
         assert policy.training == training
         assert all(value.grad is None for value in policy.parameters())
+
+
+@pytest.mark.parametrize("observation", ["box", "matrix", "discrete"])
+@pytest.mark.parametrize("action", list(ACTIONS))
+def test_perceptrons_are_evaluated_directly_and_equal_the_functional_call(observation, action):
+    actor = Actor(make(observation, action).double())
+    observations = actor.preprocess(by_task(observe(actor.policy.observation_space)))
+    params = {name: value.requires_grad_() for name, value in different(actor).items()}
+    assert actor._layers is not None
+    results = []
+    for outputs in (actor.network_at(observations)(params), actor._under_vmap(params, observations)):
+        total = th.stack([out.sin().sum() for out in outputs]).sum()
+        results.append((*outputs, *th.autograd.grad(total, list(params.values()))))
+    for ours, theirs in zip(*results, strict=True):
+        assert th.allclose(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+class OwnTanh(th.nn.Tanh):
+    """A subclass, which might do anything."""
+
+
+@pytest.mark.parametrize("kwargs", [{"activation_fn": th.nn.ELU}, {"activation_fn": OwnTanh}], ids=["ELU", "subclass"])
+def test_other_networks_are_called_as_they_are(kwargs):
+    policy = make("box", "box", **kwargs)
+    assert Actor(policy)._layers is None
+    check_against_sb3(policy)
+    assert Actor(make("dict", "box"))._layers is None
+
+
+def test_the_units_of_a_network_are_counted():
+    # 5 features, two layers of 8 with their activations, 2 means
+    assert Actor(make("box", "box")).n_units == 5 + 4 * 8 + 2
