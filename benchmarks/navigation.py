@@ -23,7 +23,7 @@ from sb3_bomrl import BOMRL, evaluate_adaptation, make_meta_vec_env
 
 ENV_ID = "bomrl/Navigation2D-v0"
 N_ITERATIONS = 120
-EVALUATE_EVERY = 10
+EVALUATE_EVERY = 30
 N_TASKS, N_EPISODES = 10, 20
 SETTINGS: dict[str, Any] = {
     "n_steps": 100,
@@ -46,7 +46,7 @@ OPTIMUM = -0.8
 """Return of moving straight to the goal, mean over the held-out goals."""
 
 
-def evaluate(model: BOMRL, n_repetitions: int = 3) -> dict[str, list[float]]:
+def evaluate(model: BOMRL, n_repetitions: int = 2) -> dict[str, list[float]]:
     """
     Mean returns over the held-out goals after 0, 1 and 2 adaptations.
 
@@ -68,7 +68,7 @@ def evaluate(model: BOMRL, n_repetitions: int = 3) -> dict[str, list[float]]:
 
 def train(seed: int) -> None:
     """
-    Meta-train, evaluated, saved and written every ten meta-iterations.
+    Meta-train, evaluated, saved and written every thirty meta-iterations.
 
     :param seed: of everything
     """
