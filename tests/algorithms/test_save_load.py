@@ -11,8 +11,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_bomrl import BOMRL, MetaAlgorithm, TaskSamplerWrapper
-from sb3_bomrl.algorithms import persistence
+from sb3_bomrl import BOMRL, MetaAlgorithm, TaskSamplerWrapper, files
 from sb3_bomrl.policies import NormalizedFlattenExtractor
 
 NORMALIZED = {"net_arch": [8], "features_extractor_class": NormalizedFlattenExtractor}
@@ -163,11 +162,10 @@ def test_an_interrupted_save_leaves_the_old_file(tiny, tmp_path, monkeypatch):
     before = (tmp_path / "model.zip").read_bytes()
     model.learn(tiny.iteration)
 
-    def interrupted(self, path, *args):
-        path.write_bytes(before[:100])
+    def full(descriptor):
         raise OSError("disk full")
 
-    monkeypatch.setattr(persistence.OnPolicyAlgorithm, "save", interrupted)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="disk full"):
         model.save(tmp_path / "model")
     assert (tmp_path / "model.zip").read_bytes() == before
