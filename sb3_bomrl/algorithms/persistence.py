@@ -66,7 +66,8 @@ class PersistentAlgorithm(OnPolicyAlgorithm):
         for name, value in self.policy.named_parameters():
             if not th.isfinite(value).all():
                 raise FloatingPointError(f"policy parameter {name!r} is not finite: the model was not saved")
-        self._normalizer_statistics = normalizer_statistics(self.get_vec_normalize_env())
+        if self.env is not None:  # otherwise the model was loaded without one, and the statistics are those of its file
+            self._normalizer_statistics = normalizer_statistics(self.get_vec_normalize_env())
         self._algorithm_name = type(self).__name__
         buffer = io.BytesIO()
         super().save(buffer, exclude, include)
