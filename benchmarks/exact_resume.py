@@ -134,7 +134,7 @@ def main() -> int:
     """Run, kill, compare; print what was done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=300, help="kills in all")
-    parser.add_argument("--kills-per-run", type=int, default=25, help="largest number of kills of one run")
+    parser.add_argument("--kills-per-run", type=int, default=10, help="largest number of kills of one run")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
     th.set_num_threads(1)
@@ -151,6 +151,7 @@ def main() -> int:
             if different:
                 print(f"run {n_runs}, after {total} kills in all, differs in {', '.join(map(str, different))}")
                 return 1
+            print(f"{n_runs} runs, {total} kills: no difference", flush=True)
     print(f"{n_runs} runs with {total} kills in all ended as the run that was left alone, bit for bit")
     return 0
 

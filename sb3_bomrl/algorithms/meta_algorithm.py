@@ -123,6 +123,7 @@ class MetaAlgorithm(MetaAlgorithmShell):
         self._collector = self.make_collector(self.env, self.task_generator, self._normalizer)
         if self.rollout_buffer.n_envs != self.n_envs:
             self.rollout_buffer = self._make_rollout_buffer()
+        self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
         self._iteration_hooks = []
         iteration, self._resume_from = self._resume_from, 0
         try:
