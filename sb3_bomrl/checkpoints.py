@@ -4,6 +4,7 @@ import re
 import signal
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -69,7 +70,8 @@ class ExactCheckpointCallback(BaseCallback):
         self.interrupted_by = number
         self.on_learn_end()
         name = signal.Signals(number).name
-        print(f"{name}: finishing this meta-iteration, then saving. Once more to stop at once", flush=True)
+        with suppress(RuntimeError):  # the signal came while something was being printed
+            print(f"{name}: finishing this meta-iteration, then saving. Once more to stop at once", flush=True)
 
     def on_learn_end(self) -> None:
         """Give the signals back."""

@@ -166,9 +166,9 @@ class Actor:
                 f"got {type(policy.action_dist).__name__}"
             )
         self.policy = policy
-        self._module = _ActorModule(policy)
+        self.module = _ActorModule(policy)
         self.names = self._find_names()
-        named, inner = dict(policy.named_parameters()), {id(p): n for n, p in self._module.named_parameters()}
+        named, inner = dict(policy.named_parameters()), {id(p): n for n, p in self.module.named_parameters()}
         self._inner_names = {name: inner[id(named[name])] for name in self.names}
 
     def _find_names(self) -> tuple[str, ...]:
@@ -178,7 +178,7 @@ class Actor:
         was_training = self.policy.training
         self.policy.set_training_mode(False)
         with th.enable_grad():
-            total = th.stack([out.sum() for out in self._module(self._preprocess_flat(zeros))]).sum()
+            total = th.stack([out.sum() for out in self.module(self.preprocess_flat(zeros))]).sum()
         self.policy.set_training_mode(was_training)
         gradients = th.autograd.grad(total, list(named.values()), allow_unused=True)
         return tuple(name for name, g in zip(named, gradients, strict=True) if g is not None)
@@ -203,7 +203,13 @@ class Actor:
         for name in self.names:
             named[name].copy_(params[name])
 
-    def _preprocess_flat(self, observations: Observations) -> Observations:
+    def preprocess_flat(self, observations: Observations) -> Observations:
+        """
+        :meth:`preprocess` without the axis of tasks.
+
+        :param observations: (n_samples, \\*obs_shape), or a dictionary of such
+        :return: (n_samples, ...), or a dictionary of such
+        """
         dtype = next(self.policy.parameters()).dtype
         out = preprocess_obs(observations, self.policy.observation_space, self.policy.normalize_images)
         return _map(lambda x: x.to(dtype), out)
@@ -218,7 +224,7 @@ class Actor:
         first = next(iter(observations.values())) if isinstance(observations, dict) else observations
         lead = first.shape[:2]
         flat = _map(lambda x: x.flatten(0, 1), observations)
-        return _map(lambda x: x.reshape(*lead, *x.shape[1:]), self._preprocess_flat(flat))
+        return _map(lambda x: x.reshape(*lead, *x.shape[1:]), self.preprocess_flat(flat))
 
     def __call__(self, params: Params, observations: Observations) -> Distribution:
         r"""
@@ -231,7 +237,7 @@ class Actor:
         named = {self._inner_names[name]: value for name, value in params.items()}
 
         def one_task(task_params: Params, obs: Observations) -> tuple[th.Tensor, ...]:
-            return functional_call(self._module, task_params, (obs,))
+            return functional_call(self.module, task_params, (obs,))
 
         return self._distribution(*vmap(one_task)(named, observations))
 

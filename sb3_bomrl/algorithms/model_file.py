@@ -171,6 +171,7 @@ def read_model_file(path: Path, algorithms: Sequence[str], trusted: bool) -> Mod
 
 def _read_bytes(path: Path) -> bytes:
     if isinstance(path, io.IOBase):
+        path.seek(0)
         return path.read()
     source = pathlib.Path(path)
     if not source.exists():

@@ -142,8 +142,17 @@ def test_files_in_memory(tiny):
     model = tiny.model().learn(tiny.iteration)
     file = io.BytesIO()
     model.save(file)
-    file.seek(0)
     tiny.assert_equal(tiny.params(BOMRL.load(file)), tiny.params(model))
+    tiny.assert_equal(tiny.params(BOMRL.load_safely(file)), tiny.params(model))
+
+
+def test_a_model_without_its_environment_keeps_the_normaliser(tiny, tmp_path):
+    model = tiny.model(VecNormalize(family(tiny))).learn(tiny.iteration)
+    model.save(tmp_path / "first")
+    BOMRL.load(tmp_path / "first").save(tmp_path / "second")
+    env = VecNormalize(family(tiny))
+    BOMRL.load(tmp_path / "second", env=env)
+    np.testing.assert_array_equal(env.obs_rms.mean, model.env.obs_rms.mean)
 
 
 def test_get_and_set_parameters(tiny):
