@@ -8,6 +8,7 @@ import gymnasium as gym
 import typer
 
 from sb3_bomrl import cli_runs as runs
+from sb3_bomrl.cli_plot import plot_runs
 from sb3_bomrl.envs import ENV_IDS
 from sb3_bomrl.zoo import REGISTRY
 from sb3_bomrl.zoo_enjoy import parse_task
@@ -92,7 +93,7 @@ def plot(
     output: Annotated[Path, typer.Option("--output", "-o", help="The figure.")] = Path("returns.png"),
 ) -> None:
     """Draw the returns before and after adaptation while meta-training."""
-    runs.plot(folders, output)
+    plot_runs(folders, output)
     typer.echo(f"Saved {output}")
 
 

@@ -27,7 +27,6 @@ from sb3_bomrl.vec_env import make_meta_vec_env
 from sb3_bomrl.zoo import REGISTRY
 
 _N_ENVS = 20
-_RETURNS = ("meta/pre_adapt_return", "meta/post_adapt_return")
 
 
 def algorithm(name: str) -> type[MetaAlgorithm]:
@@ -221,8 +220,11 @@ class LoadedModel(NamedTuple):
         :param episodes: per adaptation step
         :param steps: adaptation steps
         :param seed: of the episodes
-        :raises ValueError: for another kind of file
+        :raises ValueError: for another kind of file, or an environment that cannot render
         """
+        modes = gym.make(self.env_id).metadata.get("render_modes", [])
+        if "rgb_array" not in modes:
+            raise ValueError(f"env must be able to render, but {self.env_id} has the render modes {modes}")
         if path.suffix not in (".gif", ".mp4"):
             raise ValueError(f"output must end in .gif or .mp4, got {path}")
         import imageio.v2 as imageio
@@ -266,33 +268,3 @@ def load(path: Path, env_id: str | None, trusted: bool) -> LoadedModel:
         raise ValueError(f"--env must be given: there is no run.json beside {path}")
     file = path / "model.zip" if path.is_dir() else path
     return LoadedModel(algorithm(run.get("algo", "bomrl")).load(file, trusted=trusted), env_id)
-
-
-def plot(folders: Sequence[Path], output: Path) -> None:
-    """
-    Draw returns before and after adaptation against environment steps.
-
-    :param folders: of runs
-    :param output: the figure
-    :raises ValueError: if a folder holds no log
-    """
-    from matplotlib.figure import Figure
-
-    from sb3_bomrl.plots import save_figure
-
-    figure = Figure(figsize=(7, 4.4), layout="constrained")
-    axes = figure.subplots()
-    for i, folder in enumerate(folders):
-        rows: dict[int, dict[str, str]] = {}
-        for path in sorted(folder.glob("progress_*.csv")):
-            with path.open() as file:
-                rows.update((int(float(row["time/total_timesteps"])), row) for row in csv.DictReader(file))
-        if not rows:
-            raise ValueError(f"folders must hold runs of `bomrl train`, got {folder}")
-        for name, style in zip(_RETURNS, ("--", "-"), strict=True):
-            label = f"{folder.name}, {'before' if style == '--' else 'after'} adaptation"
-            axes.plot(sorted(rows), [float(rows[n][name]) for n in sorted(rows)], style, color=f"C{i}", label=label)
-    axes.set_xlabel("environment steps")
-    axes.set_ylabel("mean return of the training tasks")
-    axes.legend(fontsize=8)
-    save_figure(figure, output)

@@ -4,7 +4,9 @@ import csv
 import json
 import os
 import signal
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("typer")
@@ -53,12 +55,33 @@ def test_evaluate_prints_and_writes(run, tmp_path):
     assert float(done.output.split()[-1]) == pytest.approx(mean, abs=0.06)
 
 
-def test_plot_and_video(run, tmp_path):
+def test_plot(run, tmp_path):
     call("plot", run, "-o", tmp_path / "returns.png")
     assert (tmp_path / "returns.png").read_bytes().startswith(b"\x89PNG")
-    done = call("video", run, "--task", "(0.4, -0.1)", "--episodes", 2, "-o", tmp_path / "nav.gif")
-    assert done.exit_code == 0
-    assert (tmp_path / "nav.gif").read_bytes().startswith(b"GIF")
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.gif", b"GIF"), ("a.mp4", b"\x00\x00\x00")])
+def test_video_shows_both_policies_side_by_side(run, tmp_path, monkeypatch, name, start):
+    imageio = pytest.importorskip("imageio.v2")
+    pytest.importorskip("imageio_ffmpeg")
+    played = []
+
+    def frames(self, model, task, seed):
+        played.append((model.policy, task))
+        return [np.full((64, 32, 3), 100 * len(played), np.uint8)] * (2 + len(played))
+
+    with pytest.raises(ValueError, match=r"env must be able to render, but bomrl/Navigation2D-v0"):
+        call("video", run, "--task", "(0.4, -0.1)")
+    monkeypatch.setattr(cli.runs.gym, "make", lambda env_id: SimpleNamespace(metadata={"render_modes": ["rgb_array"]}))
+    monkeypatch.setattr(cli.runs.LoadedModel, "_frames", frames)
+    done = call("video", run, "--task", "(0.4, -0.1)", "--episodes", 2, "-o", tmp_path / name)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / name).read_bytes().startswith(start)
+    video = imageio.mimread(tmp_path / name)
+    assert len(video) in (2, 4)  # a gif merges frames that are the same
+    assert video[0].shape[:2] == (64, 64)
+    assert played[0][0] is not played[1][0]
+    assert played[0][1] == (0.4, -0.1)
 
 
 def test_an_interrupted_run_is_resumed(run, tmp_path, monkeypatch):

@@ -35,6 +35,7 @@ def make_model(observed, acted, policy, policy_kwargs, wrap=lambda env: env):
     return model
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{type(case[0]).__name__}-{type(case[1]).__name__}")
 def test_exported_policies_act_as_the_model(tmp_path, case):
     onnxruntime = pytest.importorskip("onnxruntime")
