@@ -68,7 +68,7 @@ def test_video_shows_both_policies_side_by_side(run, tmp_path, monkeypatch, name
 
     def frames(self, model, task, seed):
         played.append((model.policy, task))
-        return [np.full((64, 32, 3), 100 * len(played), np.uint8)] * (2 + len(played))
+        return [np.full((64, 32, 3), 60 * len(played) + 30 * t, np.uint8) for t in range(2 + len(played))]
 
     with pytest.raises(ValueError, match=r"env must be able to render, but bomrl/Navigation2D-v0"):
         call("video", run, "--task", "(0.4, -0.1)")
@@ -77,9 +77,10 @@ def test_video_shows_both_policies_side_by_side(run, tmp_path, monkeypatch, name
     done = call("video", run, "--task", "(0.4, -0.1)", "--episodes", 2, "-o", tmp_path / name)
     assert done.exit_code == 0, done.output
     assert (tmp_path / name).read_bytes().startswith(start)
-    video = imageio.mimread(tmp_path / name)
-    assert len(video) in (2, 4)  # a gif merges frames that are the same
-    assert video[0].shape[:2] == (64, 64)
+    if name == "a.gif":
+        video = imageio.mimread(tmp_path / name)
+        assert len(video) == 4
+        assert video[0].shape[:2] == (64, 64)
     assert played[0][0] is not played[1][0]
     assert played[0][1] == (0.4, -0.1)
 

@@ -57,11 +57,14 @@ class ResumableAlgorithm(PersistentAlgorithm):
         if left <= 0:
             return self
         self._resume_from = self._n_run_iterations
-        return self.learn(
-            left,
-            callback,
-            log_interval,  # type: ignore[arg-type]
-            tb_log_name,  # type: ignore[arg-type]
-            reset_num_timesteps=False,
-            progress_bar=progress_bar,
-        )
+        try:
+            return self.learn(
+                left,
+                callback,
+                log_interval,  # type: ignore[arg-type]
+                tb_log_name,  # type: ignore[arg-type]
+                reset_num_timesteps=False,
+                progress_bar=progress_bar,
+            )
+        finally:
+            self._resume_from = 0
