@@ -4,20 +4,21 @@ The main job: meta-train BO-MRL on half-cheetahs that must run at different spee
     python examples/demo.py --output demo
 
 Writes ``<output>/model.zip``, ``<output>/adaptation.csv`` and ``<output>/adaptation.png``. A run that is interrupted
-goes on from its last checkpoint when it is started again.
+goes on when it is started again, and ends with the same numbers.
 """
 
 import argparse
 import csv
 import io
+import shutil
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_bomrl import BOMRL, evaluate_adaptation, make_meta_vec_env
+from sb3_bomrl import BOMRL, ExactCheckpointCallback, evaluate_adaptation, load_checkpoint, make_meta_vec_env
 from sb3_bomrl.files import write_atomically
 from sb3_bomrl.meta.evaluation import AdaptationCurve
 from sb3_bomrl.plots import plot_adaptation_curves, plot_goal_tracking, save_figure
@@ -30,22 +31,6 @@ POLICY = {"features_extractor_class": NormalizedFlattenExtractor, "log_std_init"
 X_VELOCITY = 8  # index in the observation of HalfCheetah-v5
 
 
-class Checkpoint(BaseCallback):
-    """Save the model now and then, at the end of a meta-iteration."""
-
-    def __init__(self, path: Path, every: int) -> None:
-        super().__init__()
-        self.path, self.every, self._saved_at = path, every, 0
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_start(self) -> None:
-        if self.model.n_meta_iterations >= self._saved_at + self.every:
-            self._saved_at = self.model.n_meta_iterations
-            self.model.save(self.path)
-
-
 def achieved_velocity(rollout: Rollout) -> np.ndarray:
     """Mean forward velocity in the second half of the steps, (n_tasks,), in m/s."""
     velocity = rollout.observations[..., X_VELOCITY]
@@ -54,26 +39,23 @@ def achieved_velocity(rollout: Rollout) -> np.ndarray:
 
 def meta_train(total_timesteps: int, seed: int, output: Path) -> tuple[BOMRL, float]:
     """Meta-train, or go on with an interrupted run; returns the model and the seconds it took this time."""
-    checkpoint = output / "checkpoint.zip"
+    folder = output / "checkpoints"
     env = make_meta_vec_env(ENV_ID, n_envs=100, seed=seed)
-    if checkpoint.exists():
-        model = BOMRL.load(checkpoint, env=env)
-        print(f"Going on from {checkpoint}, at {model.num_timesteps:,} steps")
+    callback = ExactCheckpointCallback(folder, save_freq=1)
+    start, interrupted = time.perf_counter(), load_checkpoint(BOMRL, folder, env, device="cpu")
+    if interrupted is not None:
+        print(f"Going on from {folder}, at {interrupted.num_timesteps:,} steps")
+        model = interrupted.resume(callback, log_interval=None, progress_bar=True)
     else:
         model = BOMRL("MlpPolicy", env, meta_batch_size=5, policy_kwargs=POLICY, seed=seed, device="cpu")
-    start, left = time.perf_counter(), total_timesteps - model.num_timesteps
-    if left > 0:
-        model.learn(
-            left,
-            callback=Checkpoint(checkpoint, every=10),
-            log_interval=None,
-            reset_num_timesteps=False,
-            progress_bar=True,
-        )
+        model.learn(total_timesteps, callback, log_interval=None, progress_bar=True)
+    env.close()
+    if callback.interrupted_by is not None:
+        print("The same command goes on from there")
+        sys.exit(128 + callback.interrupted_by)
     seconds = time.perf_counter() - start
     model.save(output / "model.zip")
-    checkpoint.unlink(missing_ok=True)
-    env.close()
+    shutil.rmtree(folder)
     return model, seconds
 
 

@@ -11,6 +11,7 @@ from sb3_bomrl.algorithms.promp import ProMP
 from sb3_bomrl.algorithms.reptile import Reptile
 from sb3_bomrl.algorithms.trials import evaluate_trials, make_trial_vec_env
 from sb3_bomrl.callbacks import AdaptationCallback
+from sb3_bomrl.checkpoints import ExactCheckpointCallback, load_checkpoint
 from sb3_bomrl.envs import register_envs
 from sb3_bomrl.trials import TaskObservationWrapper, TrialWrapper
 from sb3_bomrl.vec_env import make_meta_vec_env
@@ -27,6 +28,7 @@ __all__ = [
     "FOMAML",
     "MAML",
     "AdaptationCallback",
+    "ExactCheckpointCallback",
     "MetaAlgorithm",
     "ProMP",
     "Reptile",
@@ -36,6 +38,7 @@ __all__ = [
     "__version__",
     "evaluate_adaptation",
     "evaluate_trials",
+    "load_checkpoint",
     "make_meta_vec_env",
     "make_trial_vec_env",
     "register_envs",

@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,19 @@ def write_atomically(path: Path, write: Callable[[io.BufferedWriter], Any]) -> N
     """
     Write a file under a temporary name in the same folder and rename it.
 
+    Whatever happens meanwhile, a full disk or the end of the process, the file is the old one or the new one.
+
     :param path: the file
     :param write: writes to the open binary file
+    :raises OSError: if it cannot be written; the old file is then as it was
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        write(file)
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

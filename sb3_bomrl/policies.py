@@ -149,14 +149,14 @@ class Actor:
                 f"got {type(policy.action_dist).__name__}"
             )
         self.policy = policy
-        self._module = ActorModule(policy)
+        self.module = ActorModule(policy)
         self.names = self._find_names()
-        named, inner = dict(policy.named_parameters()), {id(p): n for n, p in self._module.named_parameters()}
+        named, inner = dict(policy.named_parameters()), {id(p): n for n, p in self.module.named_parameters()}
         self._inner_names = {name: inner[id(named[name])] for name in self.names}
         self._layers = None
-        if type(self._module.features_extractor) in _WITHOUT_PARAMETERS:
+        if type(self.module.features_extractor) in _WITHOUT_PARAMETERS:
             names = {id(parameter): name for name, parameter in named.items()}
-            self._layers = find_layers(self._module, names)
+            self._layers = find_layers(self.module, names)
 
     def _find_names(self) -> tuple[str, ...]:
         """Names of the policy's parameters that the action distribution depends on, found by differentiating it."""
@@ -164,8 +164,8 @@ class Actor:
         named = dict(self.policy.named_parameters())
         was_training = self.policy.training
         self.policy.set_training_mode(False)
-        with th.enable_grad(), counting_units(self._module) as n_units:
-            total = th.stack([out.sum() for out in self._module(self._preprocess_flat(zeros))]).sum()
+        with th.enable_grad(), counting_units(self.module) as n_units:
+            total = th.stack([out.sum() for out in self.module(self.preprocess_flat(zeros))]).sum()
         self.n_units = n_units.total()
         self.policy.set_training_mode(was_training)
         gradients = th.autograd.grad(total, list(named.values()), allow_unused=True)
@@ -191,7 +191,13 @@ class Actor:
         for name in self.names:
             named[name].copy_(params[name])
 
-    def _preprocess_flat(self, observations: Observations) -> Observations:
+    def preprocess_flat(self, observations: Observations) -> Observations:
+        """
+        :meth:`preprocess` without the axis of tasks.
+
+        :param observations: (n_samples, \\*obs_shape), or a dictionary of such
+        :return: (n_samples, ...), or a dictionary of such
+        """
         dtype = next(self.policy.parameters()).dtype
         out = preprocess_obs(observations, self.policy.observation_space, self.policy.normalize_images)
         return _map(lambda x: x.to(dtype), out)
@@ -206,7 +212,7 @@ class Actor:
         first = next(iter(observations.values())) if isinstance(observations, dict) else observations
         lead = first.shape[:2]
         flat = _map(lambda x: x.flatten(0, 1), observations)
-        return _map(lambda x: x.reshape(*lead, *x.shape[1:]), self._preprocess_flat(flat))
+        return _map(lambda x: x.reshape(*lead, *x.shape[1:]), self.preprocess_flat(flat))
 
     def __call__(self, params: Params, observations: Observations) -> Distribution:
         r"""
@@ -241,8 +247,8 @@ class Actor:
         """
         if self._layers is None or not isinstance(observations, th.Tensor):
             return lambda params: self._under_vmap(params, observations)
-        features = self._module.features_extractor(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
-        layers, has_log_std = self._layers, self._module.log_std is not None
+        features = self.module.features_extractor(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
+        layers, has_log_std = self._layers, self.module.log_std is not None
 
         def perceptron(params: Params) -> tuple[th.Tensor, ...]:
             outputs = stacked_mlp(params, layers, features)
@@ -254,7 +260,7 @@ class Actor:
         named = {self._inner_names[name]: value for name, value in params.items()}
 
         def one_task(task_params: Params, obs: Observations) -> tuple[th.Tensor, ...]:
-            return functional_call(self._module, task_params, (obs,))
+            return functional_call(self.module, task_params, (obs,))
 
         return vmap(one_task)(named, observations)
 

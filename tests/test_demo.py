@@ -21,7 +21,7 @@ def test_demo_trains_adapts_prints_and_draws(tmp_path):
     assert "against" in done.stdout
     assert (tmp_path / "adaptation.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "model.zip").exists()
-    assert not (tmp_path / "checkpoint.zip").exists()
+    assert not (tmp_path / "checkpoints").exists()
     rows = list(csv.DictReader((tmp_path / "adaptation.csv").read_text().splitlines()))
     assert len(rows) == 2 * 19 * 4
     assert {float(row["goal_velocity"]) for row in rows} == {round(0.1 * i, 1) for i in range(1, 20)}

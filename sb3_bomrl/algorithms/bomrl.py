@@ -9,7 +9,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.algorithms.validation import check_choice, check_positive, check_range
+from sb3_bomrl.algorithms.validation import check_choice, check_positive, check_range, check_step_size, step_size
 from sb3_bomrl.core.distances import DISTANCES
 from sb3_bomrl.core.hypergradient import HYPERGRADIENTS
 from sb3_bomrl.core.inner_solvers import INNER_METHODS, InnerSolver
@@ -38,10 +38,10 @@ class BOMRL(MetaAlgorithm):
     :param reg_coef: λ > 0, weight of the distance. It has the scale of the advantages: with
         ``normalize_advantage=False`` it must be tuned anew
     :param surrogate: h, ``"linear"`` r, ``"sigmoid"`` 2σ(2(r−1)) or ``"clip"`` (PPO's)
-    :param clip_range: ε of ``"clip"``
+    :param clip_range: ε of ``"clip"``, or a schedule
     :param inner_solver: ``"adam"``, ``"sgd"``, ``"rmsprop"`` or ``"natural_gradient"``, on all tasks at once; for
         ``"TabularPolicy"`` with a KL distance and the linear surrogate also ``"closed_form"``, the exact solution
-    :param inner_lr: step size of the inner solver
+    :param inner_lr: step size of the inner solver, or a schedule; adapting after training uses its last value
     :param n_inner_steps: largest number of inner steps
     :param inner_max_kl: a task's inner steps stop at this mean KL(π_φ ‖ π_θ), in nats
     :param inner_gradient_tolerance: a task's inner steps stop at this norm of ∇_θ F
@@ -66,9 +66,9 @@ class BOMRL(MetaAlgorithm):
         distance: str = "kl_meta_task",
         reg_coef: float = 0.1,
         surrogate: str = "sigmoid",
-        clip_range: float = 0.2,
+        clip_range: float | Schedule = 0.2,
         inner_solver: str = "adam",
-        inner_lr: float = 3e-3,
+        inner_lr: float | Schedule = 3e-3,
         n_inner_steps: int = 50,
         inner_max_kl: float = 3.0,
         inner_gradient_tolerance: float = 0.0,
@@ -79,7 +79,7 @@ class BOMRL(MetaAlgorithm):
         baseline: str = "auto",
         discount_states: bool = False,
         outer_step: str = "trpo",
-        max_kl: float = 0.02,
+        max_kl: float | Schedule = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,
         sub_sampling_factor: int = 1,
@@ -149,8 +149,10 @@ class BOMRL(MetaAlgorithm):
         check_choice("surrogate", self.surrogate, SURROGATES)
         check_choice("inner_solver", self.inner_solver, (*INNER_METHODS, "closed_form"))
         check_choice("hypergradient", self.hypergradient, HYPERGRADIENTS)
-        for name in ("reg_coef", "clip_range", "inner_lr", "inner_max_kl"):
+        for name in ("reg_coef", "inner_max_kl"):
             check_positive(name, getattr(self, name))
+        for name in ("clip_range", "inner_lr"):
+            check_step_size(name, getattr(self, name))
         for name in ("n_inner_steps", "hypergradient_cg_max_steps"):
             check_positive(name, getattr(self, name), integer=True)
         for name in ("inner_gradient_tolerance", "hypergradient_damping"):
@@ -169,7 +171,7 @@ class BOMRL(MetaAlgorithm):
     def _inner_solver(self) -> InnerSolver:
         return InnerSolver(
             self.inner_solver,
-            self.inner_lr,
+            step_size("inner_lr", self.inner_lr, self._current_progress_remaining),
             self.n_inner_steps,
             self.inner_max_kl,
             self.inner_gradient_tolerance,
@@ -178,8 +180,11 @@ class BOMRL(MetaAlgorithm):
         )
 
     def _lower_level(self, batch: Batch) -> LowerLevel:
+        clip_range = 0.0
+        if self.surrogate == "clip":
+            clip_range = step_size("clip_range", self.clip_range, self._current_progress_remaining)
         return LowerLevel(
-            self.actor, batch, self.distance, self.surrogate, self.reg_coef, self.clip_range, self.tasks_per_chunk
+            self.actor, batch, self.distance, self.surrogate, self.reg_coef, clip_range, self.tasks_per_chunk
         )
 
     def adapt_params(self, meta_params: Params, support: Experience) -> Adaptation:

@@ -11,6 +11,7 @@ from sb3_bomrl.algorithms import reports
 from sb3_bomrl.algorithms.adaptive import AdaptiveAlgorithm
 from sb3_bomrl.algorithms.outer import adam_step, fit_value_net, trpo_step
 from sb3_bomrl.algorithms.resources import Stopwatch, rollout_threads
+from sb3_bomrl.algorithms.validation import step_size
 from sb3_bomrl.core.outer_step import OuterInfo, TrustRegion
 from sb3_bomrl.core.params import mean_over_tasks, stack
 from sb3_bomrl.meta.gradients import MetaGradient, query_surrogate
@@ -123,21 +124,28 @@ class MetaAlgorithm(AdaptiveAlgorithm):
         self._collector = self.make_collector(self.env, self.task_generator, self._normalizer)
         if self.rollout_buffer.n_envs != self.n_envs:
             self.rollout_buffer = self._make_rollout_buffer()
-        callback.on_training_start(locals(), globals())
-        iteration = 0
+        self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+        self._iteration_hooks = []
+        iteration, self._resume_from = self._resume_from, 0
         try:
+            callback.on_training_start(locals(), globals())
             while self.num_timesteps < total_timesteps:
                 complete = self._meta_iteration(must_finish=iteration == 0)
                 if not complete:
                     break
                 iteration += 1
+                self._n_run_iterations = iteration
                 self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
                 if log_interval is not None and iteration % log_interval == 0:
                     self.dump_logs(iteration)
+                if False in [hook.on_iteration_end() for hook in self._iteration_hooks]:
+                    break
         except StopCollection:
             pass
         finally:
             self._normalizer.release()
+            for hook in self._iteration_hooks:
+                hook.on_learn_end()
         callback.on_training_end()
         return self
 
@@ -191,7 +199,8 @@ class MetaAlgorithm(AdaptiveAlgorithm):
         if self.outer_step == "adam":
             self._update_learning_rate(self.policy.optimizer)
             return adam_step(self.actor, params, gradient.gradient, batch, self.max_grad_norm)
-        settings = TrustRegion(self.max_kl, self.cg_max_steps, self.cg_damping)
+        max_kl = step_size("max_kl", self.max_kl, self._current_progress_remaining)
+        settings = TrustRegion(max_kl, self.cg_max_steps, self.cg_damping)
 
         def improvement(candidate: Params) -> float:
             return self.outer_improvement(candidate, supports, query)

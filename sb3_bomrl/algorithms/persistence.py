@@ -1,22 +1,30 @@
 """Saving and loading: atomic files, clear refusals, and everything that continuing a run needs."""
 
 import io
-import json
 import pathlib
-import tempfile
 import warnings
-import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.save_util import load_from_zip_file, recursive_getattr
+from stable_baselines3.common.type_aliases import GymEnv, TensorDict
 from stable_baselines3.common.vec_env import VecNormalize
 
-Path = str | pathlib.Path | io.BufferedIOBase
+from sb3_bomrl.algorithms.load_checks import (
+    AllocationLimit,
+    check_module_state,
+    check_normalizer_statistics,
+    check_optimizer_state,
+    check_settings,
+)
+from sb3_bomrl.algorithms.model_file import ModelFile, ModelFileError, Path, add_safe_form, is_object, read_model_file
+from sb3_bomrl.files import write_atomically
+
 SelfPersistent = TypeVar("SelfPersistent", bound="PersistentAlgorithm")
 
 _RMS_FIELDS = ("mean", "var", "count")
@@ -27,6 +35,7 @@ class PersistentAlgorithm(OnPolicyAlgorithm):
     What every meta-algorithm does with files, on top of SB3's ``save`` and ``load``.
 
     - A path is written under a temporary name and renamed, so an interrupted save leaves the old file as it was.
+    - Every setting that the package knows is saved in a form that needs no pickle; ``load_safely`` reads nothing else.
     - ``load`` refuses a file that another algorithm wrote, and one that is not a whole zip archive.
     - The statistics of a ``VecNormalize`` are saved with the model and put into the one given to ``load``.
     """
@@ -41,31 +50,41 @@ class PersistentAlgorithm(OnPolicyAlgorithm):
             "_collector",
             "_normalizer",
             "_callback",
+            "_iteration_hooks",
         ]
 
     def save(self, path: Path, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
         """
-        Save the model, SB3's zip format.
+        Save the model, in SB3's zip format with a pickle-free form of every setting beside SB3's pickles.
 
         :param path: file name (``.zip`` is added if it has no suffix) or binary file
         :param exclude: attributes to leave out beside the default ones
         :param include: attributes to put in although they are left out by default
         :raises FloatingPointError: if a parameter is not finite: nothing is written then
+        :raises OSError: if the file cannot be written; one that was there before is then as it was
         """
         for name, value in self.policy.named_parameters():
             if not th.isfinite(value).all():
                 raise FloatingPointError(f"policy parameter {name!r} is not finite: the model was not saved")
-        self._normalizer_statistics = normalizer_statistics(self.get_vec_normalize_env())
+        if self.env is not None:  # otherwise the model was loaded without one, and the statistics are those of its file
+            self._normalizer_statistics = normalizer_statistics(self.get_vec_normalize_env())
         self._algorithm_name = type(self).__name__
+        buffer = io.BytesIO()
+        super().save(buffer, exclude, include)
+        data, unknown = add_safe_form(buffer.getvalue(), self.__dict__)
+        if unknown:
+            listed = ", ".join(f"{name} ({kind})" for name, kind in unknown.items())
+            warnings.warn(
+                f"only pickle can save {listed}: load_safely() will refuse this file unless these are given to it as "
+                "custom_objects",
+                stacklevel=2,
+            )
         if isinstance(path, io.IOBase):
-            super().save(path, exclude, include)
+            path.write(data)
             return
         target = _with_suffix(pathlib.Path(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
-            written = pathlib.Path(folder) / "model.zip"
-            super().save(written, exclude, include)
-            written.replace(target)
+        write_atomically(target, lambda file: file.write(data))
 
     @classmethod
     def load(
@@ -76,64 +95,115 @@ class PersistentAlgorithm(OnPolicyAlgorithm):
         custom_objects: dict[str, Any] | None = None,
         print_system_info: bool = False,
         force_reset: bool = True,
+        trusted: bool = True,
         **kwargs: Any,
     ) -> SelfPersistent:
         """
-        Load a model, as SB3 does. Only load files you trust: like SB3's, they contain pickled objects.
+        Load a model.
+
+        With ``trusted=False`` nothing in the file is unpickled or imported, and whatever is not known to belong to a
+        model is refused. By default, as in SB3, objects of the user's own classes are unpickled, which runs code from
+        the file: only load files you trust that way.
 
         :param path: file name (``.zip`` may be left out) or binary file
         :param env: environment to go on with; may have another number of environments than the saved one
         :param device: device for the parameters
-        :param custom_objects: replacements for saved objects that cannot be unpickled
+        :param custom_objects: replacements for saved settings
         :param print_system_info: print the saved and the current system
         :param force_reset: reset the environment before training
+        :param trusted: unpickle what has no other form in the file. Where it is false, ``tensorboard_log`` is not taken
+            from the file either
         :param kwargs: attributes to change
         :return: the model
         :raises FileNotFoundError: if there is no such file
-        :raises ValueError: if the file is no whole zip archive, was written by another algorithm, or does not fit the
-            environment's spaces
+        :raises ValueError: if the file is no whole zip archive, was written by another algorithm, does not fit the
+            environment's spaces, or holds what ``trusted=False`` refuses
         """
-        check_file(path, [base.__name__ for base in cls.__mro__ if issubclass(base, PersistentAlgorithm)])
-        model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+        algorithms = [base.__name__ for base in cls.__mro__ if issubclass(base, PersistentAlgorithm)]
+        file = read_model_file(path, algorithms, trusted)
+        replaced = custom_objects or {}
+        guard: AbstractContextManager[Any]
+        if trusted:
+            objects = {key: value for key, value in file.known().items() if is_object(file.settings[key])}
+            source, guard = io.BytesIO(file.data), nullcontext()
+        else:
+            objects = cls._checked_settings(file, replaced, {**replaced, **kwargs})
+            source, guard = file.without_pickles(cls._state_names()), AllocationLimit(len(file.data) + 2**20)
+        try:
+            with guard:
+                model = super().load(
+                    source, env, device, {**objects, **replaced}, print_system_info, force_reset, **kwargs
+                )
+        except Exception as error:
+            if trusted or isinstance(error, ModelFileError):
+                raise
+            raise file.refuse(f"does not make a model: {error}") from error
         if env is not None:
             restore_normalizer(model.get_vec_normalize_env(), model._normalizer_statistics)
         return model
 
+    @classmethod
+    def load_safely(cls: type[SelfPersistent], path: Path, env: GymEnv | None = None, **kwargs: Any) -> SelfPersistent:
+        """
+        Load a model from a file that nobody vouches for: :meth:`load` with ``trusted=False``.
+
+        :param path: file name (``.zip`` may be left out) or binary file
+        :param env: environment to go on with
+        :param kwargs: further arguments of :meth:`load`
+        :return: the model
+        :raises ValueError: as :meth:`load`
+        """
+        return cls.load(path, env, trusted=False, **kwargs)
+
+    @classmethod
+    def _state_names(cls) -> list[str]:
+        return ["policy", "policy.optimizer"]
+
+    @classmethod
+    def _checked_settings(cls, file: ModelFile, replaced: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+        """Settings of a file that is not trusted, all of them known and of their types."""
+        settings = {key: value for key, value in file.known().items() if key not in replaced}
+        pickled = sorted(set(file.settings) - set(settings) - set(replaced))
+        if pickled:
+            listed = ", ".join(map(repr, pickled))
+            raise file.refuse(
+                f"has settings that only unpickling could load: {listed}. Give them as custom_objects, or load the "
+                "file with trusted=True if you trust it"
+            )
+        new = cls("MlpPolicy", None, _init_setup_model=False)  # type: ignore[arg-type, call-arg]
+        excluded = set(new._excluded_save_params()) | {"policy", "env"}
+        try:
+            check_settings(settings, new.__dict__, excluded, set(given))
+            if "_normalizer_statistics" in settings:
+                check_normalizer_statistics(settings["_normalizer_statistics"], settings["observation_space"])
+        except ValueError as error:
+            raise file.refuse(f"does not make a model: {error}") from error
+        return {**settings, "tensorboard_log": None}
+
+    def set_parameters(
+        self, load_path_or_dict: str | TensorDict, exact_match: bool = True, device: th.device | str = "auto"
+    ) -> None:
+        """
+        Load weights and the optimiser's state, as SB3 does, if they are finite and of the right shapes.
+
+        :param load_path_or_dict: saved model, or state dictionaries by name
+        :param exact_match: require every part and every weight
+        :param device: device for the weights
+        :raises ValueError: for a weight that is not finite, or an optimiser's state of another model
+        """
+        parts: Any = load_path_or_dict
+        if not isinstance(parts, dict):
+            parts = load_from_zip_file(parts, device=device, load_data=False)[1]
+        for name, state in parts.items():
+            if name in self._state_names():
+                part = recursive_getattr(self, name)
+                is_optimizer = isinstance(part, th.optim.Optimizer)
+                (check_optimizer_state if is_optimizer else check_module_state)(name, state, part)
+        super().set_parameters(parts, exact_match, device)
+
 
 def _with_suffix(path: pathlib.Path) -> pathlib.Path:
     return path if path.suffix else path.with_suffix(".zip")
-
-
-def check_file(path: Path, algorithms: Sequence[str]) -> None:
-    """
-    Require a whole zip archive that one of these algorithms wrote.
-
-    :param path: file name (``.zip`` may be left out) or binary file
-    :param algorithms: names of the class that loads and of those it derives from
-    :raises FileNotFoundError: if there is no such file
-    :raises ValueError: if it is no whole zip archive, or another algorithm's
-    """
-    algorithm = algorithms[0]
-    source: Any = path
-    if not isinstance(path, io.IOBase):
-        source = pathlib.Path(path)
-        if not source.exists():
-            source = pathlib.Path(f"{path}.zip")
-        if not source.exists():
-            raise FileNotFoundError(f"path must name a saved model: neither {str(path)!r} nor {str(source)!r} exists")
-    try:
-        with zipfile.ZipFile(source) as archive:
-            broken = archive.testzip()
-            data = json.loads(archive.read("data")) if broken is None else {}
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, EOFError, OSError) as error:
-        raise ValueError(f"path must name a model saved by {algorithm}: {path!r} is not a whole model file") from error
-    if broken is not None:
-        raise ValueError(f"path must name a model saved by {algorithm}: {path!r} is damaged at {broken!r}")
-    if isinstance(source, io.IOBase):
-        source.seek(0)
-    writer = data.get("_algorithm_name", "another library")
-    if writer not in algorithms:
-        raise ValueError(f"path must name a model saved by {algorithm}: {path!r} was saved by {writer}")
 
 
 def normalizer_statistics(vec_normalize: VecNormalize | None) -> dict[str, Any] | None:

@@ -17,8 +17,8 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_bomrl.algorithms.outer import OUTER_STEPS
-from sb3_bomrl.algorithms.persistence import PersistentAlgorithm
-from sb3_bomrl.algorithms.validation import check_choice, check_positive, check_range
+from sb3_bomrl.algorithms.runs import ResumableAlgorithm
+from sb3_bomrl.algorithms.validation import check_choice, check_positive, check_range, check_step_size
 from sb3_bomrl.meta.adaptation import make_batch
 from sb3_bomrl.meta.merge import merge_samples
 from sb3_bomrl.policies import Actor, TabularPolicy
@@ -30,7 +30,7 @@ from sb3_bomrl.types import Batch, Experience, Rollout
 from sb3_bomrl.vec_env import make_meta_vec_env
 
 
-class MetaAlgorithmShell(PersistentAlgorithm):
+class MetaAlgorithmShell(ResumableAlgorithm):
     """
     What the meta-algorithms have in common with any SB3 algorithm: arguments, set-up, environments, seeds.
 
@@ -51,7 +51,7 @@ class MetaAlgorithmShell(PersistentAlgorithm):
     :param discount_states: weight the t-th step of an episode by γ^t, as the equations do; by default all steps count
         equally, as in most deep RL
     :param outer_step: ``"trpo"`` (natural gradient in a KL radius) or ``"adam"`` (the policy's optimiser)
-    :param max_kl: KL radius of ``"trpo"``, in nats
+    :param max_kl: KL radius of ``"trpo"``, in nats, or a schedule
     :param cg_max_steps: conjugate-gradient iterations of natural gradients (``"trpo"``, and the inner solver of that
         name)
     :param cg_damping: damping of the Fisher matrix in natural gradients
@@ -104,7 +104,7 @@ class MetaAlgorithmShell(PersistentAlgorithm):
         baseline: str = "auto",
         discount_states: bool = False,
         outer_step: str = "trpo",
-        max_kl: float = 0.02,
+        max_kl: float | Schedule = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,
         sub_sampling_factor: int = 1,
@@ -138,6 +138,8 @@ class MetaAlgorithmShell(PersistentAlgorithm):
         self.batch_size = batch_size
         self.task_generator = np.random.default_rng(seed)
         self.n_meta_iterations = 0
+        self._n_run_iterations = self._resume_from = 0
+        self._iteration_hooks = []
         self._normalizer_statistics: dict[str, Any] | None = None
         if use_sde:
             raise ValueError("use_sde must be False, got True: the noise of gSDE is no function of the parameters")
@@ -176,8 +178,8 @@ class MetaAlgorithmShell(PersistentAlgorithm):
             check_positive(name, getattr(self, name), integer=True)
         if self.tasks_per_chunk is not None:
             check_positive("tasks_per_chunk", self.tasks_per_chunk, integer=True)
-        for name in ("max_kl", "max_grad_norm"):
-            check_positive(name, getattr(self, name))
+        check_step_size("max_kl", self.max_kl)
+        check_positive("max_grad_norm", self.max_grad_norm)
         check_range("gamma", self.gamma, 0.0, 1.0)
         check_range("gae_lambda", self.gae_lambda, 0.0, 1.0)
         check_range("cg_damping", self.cg_damping, 0.0, np.inf)

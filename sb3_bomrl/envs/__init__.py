@@ -23,6 +23,9 @@ _ENVS = {
     "bomrl/FrozenLakeLowVariance-v0": _Registration("sb3_bomrl.envs.frozen_lake:FrozenLakeLowVarianceEnv", 49),
 }
 
+ENV_IDS = tuple(_ENVS)
+"""The ids of the package's environments."""
+
 
 def register_envs() -> None:
     """Register every family with Gymnasium; calling it again changes nothing."""

@@ -39,7 +39,8 @@ class TaskDistribution:
         """
         Draw tasks.
 
-        Environments with ``seed_tasks`` are seeded from ``generator``, so that the tasks depend on nothing else.
+        Environments with ``seed_tasks`` are seeded from ``generator``, others are given an ``np_random`` that is, so
+        that the tasks depend on nothing else.
 
         :param n_tasks: number of tasks
         :param generator: source of the seed
@@ -53,6 +54,8 @@ class TaskDistribution:
             raise ValueError("env has set_task(task) but no sample_tasks(n): see sb3_bomrl.TaskSamplerWrapper")
         if self.env.has_attr("seed_tasks"):
             self.env.env_method("seed_tasks", seed, indices=[0])
+        elif self.env.has_attr("np_random"):
+            self.env.set_attr("np_random", np.random.default_rng(seed), indices=[0])
         return list(self.env.env_method("sample_tasks", n_tasks, indices=[0])[0])
 
     def test_tasks(self) -> list[Task] | None:

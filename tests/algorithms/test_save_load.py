@@ -11,8 +11,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_bomrl import BOMRL, EMAML, FOMAML, MAML, MetaAlgorithm, ProMP, Reptile, TaskSamplerWrapper
-from sb3_bomrl.algorithms import persistence
+from sb3_bomrl import BOMRL, EMAML, FOMAML, MAML, MetaAlgorithm, ProMP, Reptile, TaskSamplerWrapper, files
 from sb3_bomrl.policies import NormalizedFlattenExtractor
 
 NORMALIZED = {"net_arch": [8], "features_extractor_class": NormalizedFlattenExtractor}
@@ -152,8 +151,17 @@ def test_files_in_memory(tiny):
     model = tiny.model().learn(tiny.iteration)
     file = io.BytesIO()
     model.save(file)
-    file.seek(0)
     tiny.assert_equal(tiny.params(BOMRL.load(file)), tiny.params(model))
+    tiny.assert_equal(tiny.params(BOMRL.load_safely(file)), tiny.params(model))
+
+
+def test_a_model_without_its_environment_keeps_the_normaliser(tiny, tmp_path):
+    model = tiny.model(VecNormalize(family(tiny))).learn(tiny.iteration)
+    model.save(tmp_path / "first")
+    BOMRL.load(tmp_path / "first").save(tmp_path / "second")
+    env = VecNormalize(family(tiny))
+    BOMRL.load(tmp_path / "second", env=env)
+    np.testing.assert_array_equal(env.obs_rms.mean, model.env.obs_rms.mean)
 
 
 def test_get_and_set_parameters(tiny):
@@ -172,11 +180,10 @@ def test_an_interrupted_save_leaves_the_old_file(tiny, tmp_path, monkeypatch):
     before = (tmp_path / "model.zip").read_bytes()
     model.learn(tiny.iteration)
 
-    def interrupted(self, path, *args):
-        path.write_bytes(before[:100])
+    def full(descriptor):
         raise OSError("disk full")
 
-    monkeypatch.setattr(persistence.OnPolicyAlgorithm, "save", interrupted)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="disk full"):
         model.save(tmp_path / "model")
     assert (tmp_path / "model.zip").read_bytes() == before

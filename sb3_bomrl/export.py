@@ -1,0 +1,105 @@
+"""Policies for use without this package: ONNX and TorchScript."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+
+from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
+from sb3_bomrl.files import write_atomically
+
+
+class ExportedPolicy(th.nn.Module):
+    """
+    The most probable action, as ``model.predict(observation, deterministic=True)`` gives it.
+
+    :param model: a meta-policy, or an adapted model
+    :raises ValueError: if the observation space is a ``Dict``, or a ``VecNormalize`` outside the policy normalises
+        observations
+    """
+
+    low: th.Tensor
+    high: th.Tensor
+
+    def __init__(self, model: MetaAlgorithm) -> None:
+        super().__init__()
+        if isinstance(model.observation_space, spaces.Dict):
+            raise ValueError("model must have an observation space that is no Dict to be exported")
+        if model.get_vec_normalize_env() is not None or model._normalizer_statistics is not None:
+            raise ValueError(
+                "model must normalise its observations itself to be exported, by NormalizedFlattenExtractor: this one "
+                "was trained with VecNormalize"
+            )
+        model.policy.set_training_mode(False)
+        self.module, self.preprocess = model.actor.module, model.actor.preprocess_flat
+        self.space = model.action_space
+        if isinstance(self.space, spaces.Box):
+            self.register_buffer("low", th.as_tensor(self.space.low, device=model.device))
+            self.register_buffer("high", th.as_tensor(self.space.high, device=model.device))
+
+    def forward(self, observation: th.Tensor) -> th.Tensor:
+        """
+        Act.
+
+        :param observation: (n_samples, \\*obs_shape), as the environment returns it
+        :return: (n_samples, \\*action_shape)
+        """
+        outputs = self.module(self.preprocess(observation))[0]
+        if isinstance(self.space, spaces.Box):
+            return th.minimum(th.maximum(outputs.reshape(-1, *self.space.shape), self.low), self.high)
+        if isinstance(self.space, spaces.MultiDiscrete):
+            parts = outputs.split(self.space.nvec.tolist(), dim=1)
+            return th.stack([part.argmax(1) for part in parts], dim=1)
+        return (outputs > 0).to(outputs.dtype) if isinstance(self.space, spaces.MultiBinary) else outputs.argmax(1)
+
+
+def _example(model: MetaAlgorithm) -> th.Tensor:
+    sample = model.observation_space.sample()
+    return model.policy.obs_to_tensor(sample)[0].repeat(2, *[1] * len(model.observation_space.shape or ()))  # type: ignore[union-attr]
+
+
+def export_torchscript(model: MetaAlgorithm, path: str | Path) -> None:
+    """
+    Write a policy as TorchScript; ``torch.jit.load(path)(observations)`` acts.
+
+    :param model: a meta-policy, or an adapted model
+    :param path: the file
+    :raises ValueError: as :class:`ExportedPolicy`
+    """
+    policy, buffer = ExportedPolicy(model), io.BytesIO()
+    with warnings.catch_warnings(), th.no_grad():
+        warnings.simplefilter("ignore")  # torch's own: deprecation, and constants of the trace
+        th.jit.save(th.jit.trace(policy, _example(model)), buffer)
+    write_atomically(Path(path), lambda file: file.write(buffer.getvalue()))
+
+
+def export_onnx(model: MetaAlgorithm, path: str | Path) -> None:
+    """
+    Write a policy as ONNX, with input ``observation`` and output ``action``, both with a free first axis.
+
+    :param model: a meta-policy, or an adapted model
+    :param path: the file
+    :raises ValueError: as :class:`ExportedPolicy`
+    :raises ImportError: if the packages of the extra ``export`` are missing
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"{error}: run `pip install 'sb3-bomrl[export]'`") from error
+    policy = ExportedPolicy(model)
+    with warnings.catch_warnings(), th.no_grad():
+        warnings.simplefilter("ignore")
+        program: Any = th.onnx.export(
+            policy,
+            (_example(model),),
+            input_names=["observation"],
+            output_names=["action"],
+            dynamic_shapes=({0: th.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
+    write_atomically(Path(path), lambda file: file.write(program.model_proto.SerializeToString()))

@@ -1,0 +1,212 @@
+"""
+rl_zoo3 with the algorithms and environments of this package.
+
+    python -m sb3_bomrl.zoo train --algo bomrl --env bomrl/HalfCheetahVel-v0
+
+runs rl_zoo3's own scripts after :func:`register` has put the algorithms into its tables.
+"""
+
+import importlib
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stable_baselines3.common.utils import LinearSchedule
+
+from sb3_bomrl.algorithms.bomrl import BOMRL
+from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
+from sb3_bomrl.policies import NormalizedFlattenExtractor
+from sb3_bomrl.zoo_callbacks import AdaptationTrialCallback, adaptation_eval_callback
+from sb3_bomrl.zoo_enjoy import ADAPTING_SCRIPTS, run_adapted
+
+
+class ZooEntry(NamedTuple):
+    """
+    What rl_zoo3 must know of an algorithm.
+
+    :param algorithm: the class
+    :param sample: hyperparameters of an Optuna trial
+    :param convert: parameters of a finished trial -> hyperparameters
+    :param step_sizes: those that ``lin_<start>`` makes a schedule of
+    """
+
+    algorithm: type[MetaAlgorithm]
+    sample: Callable[[Any, int, int, dict[str, Any]], dict[str, Any]]
+    convert: Callable[[dict[str, Any]], dict[str, Any]]
+    step_sizes: tuple[str, ...]
+
+
+def sample_bomrl(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+    """
+    Draw BO-MRL's hyperparameters.
+
+    :param trial: Optuna's trial
+    :param n_actions: not used, rl_zoo3 passes it
+    :param n_envs: not used, rl_zoo3 passes it
+    :param additional_args: not used, rl_zoo3 passes it
+    :return: keyword arguments of the algorithm
+    """
+    return convert_bomrl(
+        {
+            "one_minus_gae_lambda": trial.suggest_float("one_minus_gae_lambda", 0.005, 0.2, log=True),
+            "reg_coef": trial.suggest_float("reg_coef", 0.02, 2.0, log=True),
+            "inner_lr": trial.suggest_float("inner_lr", 5e-4, 2e-2, log=True),
+            "n_inner_steps": trial.suggest_categorical("n_inner_steps", [10, 25, 50]),
+            "hypergradient_damping": trial.suggest_float("hypergradient_damping", 1e-3, 0.3, log=True),
+            "max_kl": trial.suggest_float("max_kl", 3e-3, 5e-2, log=True),
+        }
+    )
+
+
+def convert_bomrl(params: dict[str, Any]) -> dict[str, Any]:
+    """
+    Turn the parameters of a trial into keyword arguments.
+
+    :param params: as drawn by :func:`sample_bomrl`
+    :return: keyword arguments of the algorithm
+    """
+    kept = dict(params)
+    return {"gae_lambda": 1.0 - kept.pop("one_minus_gae_lambda"), **kept}
+
+
+REGISTRY: dict[str, ZooEntry] = {
+    "bomrl": ZooEntry(BOMRL, sample_bomrl, convert_bomrl, ("learning_rate", "inner_lr", "max_kl", "clip_range")),
+}
+"""Algorithms by rl_zoo3's name for them; a configuration file of that name lies in ``zoo_configs``."""
+
+SCRIPTS: dict[str, str] = {
+    "train": "rl_zoo3.train",
+    "enjoy": "rl_zoo3.enjoy",
+    "record_video": "rl_zoo3.record_video",
+    "record_training": "rl_zoo3.record_training",
+    "plot_train": "rl_zoo3.plots.plot_train",
+    "all_plots": "rl_zoo3.plots.all_plots",
+    "plot_from_file": "rl_zoo3.plots.plot_from_file",
+    "push_to_hub": "rl_zoo3.push_to_hub",
+    "load_from_hub": "rl_zoo3.load_from_hub",
+}
+
+
+def config_path(algo: str) -> Path:
+    """
+    :param algo: a name in :data:`REGISTRY`
+    :return: its configuration file, in the installed package or the repository
+    :raises FileNotFoundError: if there is none
+    """
+    package = Path(__file__).parent
+    for folder in (package / "zoo_configs", package.parent / "zoo_configs"):
+        if (folder / f"{algo}.yml").is_file():
+            return folder / f"{algo}.yml"
+    raise FileNotFoundError(f"there is no zoo_configs/{algo}.yml: name one with --conf-file")
+
+
+def register() -> None:
+    """
+    Put the algorithms into rl_zoo3's tables, in place; calling it again changes nothing.
+
+    :raises ImportError: if rl_zoo3, or a package that its scripts need, is missing
+    """
+    _mend_hub()
+    try:
+        exp_manager = importlib.import_module("rl_zoo3.exp_manager")
+        hyperparams_opt = importlib.import_module("rl_zoo3.hyperparams_opt")
+        utils = importlib.import_module("rl_zoo3.utils")
+    except ImportError as error:
+        raise ImportError(f"{error}: run `pip install 'sb3-bomrl[zoo]'`") from error
+    for name, entry in REGISTRY.items():
+        utils.ALGOS[name] = entry.algorithm
+        hyperparams_opt.HYPERPARAMS_SAMPLER[name] = entry.sample
+        hyperparams_opt.HYPERPARAMS_CONVERTER[name] = entry.convert
+    _extend(exp_manager)
+
+
+def _extend(exp_manager: Any) -> None:
+    """Teach rl_zoo3's experiment manager our configuration files, schedules and evaluation."""
+    manager = exp_manager.ExperimentManager
+    if hasattr(manager, "_knows_bomrl"):
+        return
+    manager._knows_bomrl = True
+    exp_manager.NormalizedFlattenExtractor = NormalizedFlattenExtractor  # configuration files may name it
+    make, preprocess = manager.__init__, manager._preprocess_schedules
+    create_callbacks, objective = manager.create_callbacks, manager.objective
+
+    def __init__(self: Any, args: Any, algo: str, *rest: Any, **kwargs: Any) -> None:
+        if algo in REGISTRY and kwargs.get("config") is None:
+            kwargs["config"] = str(config_path(algo))
+        make(self, args, algo, *rest, **kwargs)
+
+    def _preprocess_schedules(self: Any, hyperparams: dict[str, Any]) -> dict[str, Any]:
+        if self.algo not in REGISTRY:
+            return preprocess(hyperparams)
+        return with_schedules(hyperparams, REGISTRY[self.algo].step_sizes)
+
+    def _with(name: str, replacement: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: Any, *args: Any) -> Any:
+            if self.algo not in REGISTRY:
+                return method(self, *args)
+            original = getattr(exp_manager, name)
+            setattr(exp_manager, name, replacement)
+            try:
+                return method(self, *args)
+            finally:
+                setattr(exp_manager, name, original)
+
+        return call
+
+    manager.__init__ = __init__
+    manager._preprocess_schedules = _preprocess_schedules
+    manager.create_callbacks = _with("EvalCallback", adaptation_eval_callback, create_callbacks)
+    manager.objective = _with("TrialEvalCallback", AdaptationTrialCallback, objective)
+
+
+def with_schedules(hyperparams: dict[str, Any], step_sizes: tuple[str, ...]) -> dict[str, Any]:
+    """
+    Turn ``lin_<start>`` into a schedule that falls from there to 0.
+
+    :param hyperparams: as read from a configuration file
+    :param step_sizes: which of them may be schedules
+    :return: the same with schedules
+    :raises ValueError: for any other text
+    """
+    out = dict(hyperparams)
+    for name in step_sizes:
+        value = out.get(name)
+        if isinstance(value, str):
+            kind, _, start = value.partition("_")
+            try:
+                if kind != "lin":
+                    raise ValueError
+                out[name] = LinearSchedule(float(start), 0.0, 1.0)
+            except ValueError:
+                raise ValueError(f"{name} must be a number or 'lin_<start>', got {value!r}") from None
+    return out
+
+
+def _mend_hub() -> None:
+    """Newer versions of huggingface_sb3 have renamed a function that rl_zoo3's push_to_hub imports."""
+    try:
+        module: Any = importlib.import_module("huggingface_sb3.push_to_hub")
+    except ImportError:
+        return
+    if not hasattr(module, "generate_metadata") and hasattr(module, "_generate_metadata"):
+        module.generate_metadata = module._generate_metadata
+
+
+def main() -> None:
+    """Run one of rl_zoo3's scripts with its own arguments."""
+    if len(sys.argv) < 2 or sys.argv[1] not in SCRIPTS:
+        given = f", got {sys.argv[1]!r}" if len(sys.argv) > 1 else ""
+        sys.exit(f"usage: python -m sb3_bomrl.zoo SCRIPT ...\nSCRIPT must be one of {', '.join(SCRIPTS)}{given}")
+    script = sys.argv.pop(1)
+    register()
+    module = SCRIPTS[script]
+    if script in ADAPTING_SCRIPTS:
+        run_adapted(module)
+    else:
+        runpy.run_module(module, run_name="__main__", alter_sys=False)
+
+
+if __name__ == "__main__":
+    main()

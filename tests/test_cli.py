@@ -1,0 +1,142 @@
+"""The command line, as a user calls it."""
+
+import csv
+import json
+import os
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("typer")
+
+from typer.testing import CliRunner
+
+from sb3_bomrl import BOMRL, cli
+from sb3_bomrl.checkpoints import checkpoints
+
+ENV = "bomrl/Navigation2D-v0"
+TINY = ["-P", "n_steps=10", "-P", "meta_batch_size=2", "-P", "n_envs_per_task=2", "-P", "n_inner_steps=2"]
+
+
+def call(*argv):
+    return CliRunner().invoke(cli.app, [str(part) for part in argv], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "nav"
+    done = call("train", ENV, *TINY, "-n", 240, "-o", folder)
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_train_writes_a_run(run):
+    assert BOMRL.load_safely(run / "model.zip").num_timesteps == 240
+    assert json.loads((run / "run.json").read_text())["env"] == ENV
+    with pytest.raises(ValueError, match=r"output must be a new folder, got .*--resume"):
+        call("train", ENV, "-o", run)
+
+
+def test_adapt_saves_the_adapted_model(run, tmp_path):
+    done = call("adapt", run, "--task", "(0.4, -0.1)", "--episodes", 2, "--save", tmp_path / "adapted.zip")
+    assert "before adaptation" in done.output
+    assert "after 1 adaptation(s)" in done.output
+    BOMRL.load_safely(tmp_path / "adapted.zip")
+
+
+def test_evaluate_prints_and_writes(run, tmp_path):
+    done = call("evaluate", run / "model.zip", "--episodes", 1, "--steps", 1, "--csv", tmp_path / "curve.csv")
+    assert done.output.count("\n") == 27  # a head, 25 tasks, a mean
+    rows = list(csv.DictReader((tmp_path / "curve.csv").read_text().splitlines()))
+    assert len(rows) == 50
+    mean = sum(float(row["mean_return"]) for row in rows if row["adaptations"] == "1") / 25
+    assert float(done.output.split()[-1]) == pytest.approx(mean, abs=0.06)
+
+
+def test_plot(run, tmp_path):
+    call("plot", run, "-o", tmp_path / "returns.png")
+    assert (tmp_path / "returns.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.gif", b"GIF"), ("a.mp4", b"\x00\x00\x00")])
+def test_video_shows_both_policies_side_by_side(run, tmp_path, monkeypatch, name, start):
+    imageio = pytest.importorskip("imageio.v2")
+    pytest.importorskip("imageio_ffmpeg")
+    played = []
+
+    def frames(self, model, task, seed):
+        played.append((model.policy, task))
+        return [np.full((64, 32, 3), 60 * len(played) + 30 * t, np.uint8) for t in range(2 + len(played))]
+
+    with pytest.raises(ValueError, match=r"env must be able to render, but bomrl/Navigation2D-v0"):
+        call("video", run, "--task", "(0.4, -0.1)")
+    monkeypatch.setattr(cli.runs.gym, "make", lambda env_id: SimpleNamespace(metadata={"render_modes": ["rgb_array"]}))
+    monkeypatch.setattr(cli.runs.LoadedModel, "_frames", frames)
+    done = call("video", run, "--task", "(0.4, -0.1)", "--episodes", 2, "-o", tmp_path / name)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / name).read_bytes().startswith(start)
+    if name == "a.gif":
+        video = imageio.mimread(tmp_path / name)
+        assert len(video) == 4
+        assert video[0].shape[:2] == (64, 64)
+    assert played[0][0] is not played[1][0]
+    assert played[0][1] == (0.4, -0.1)
+
+
+def test_an_interrupted_run_is_resumed(run, tmp_path, monkeypatch):
+    original = BOMRL._meta_iteration
+
+    def interrupted(self, must_finish):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, must_finish)
+
+    monkeypatch.setattr(BOMRL, "_meta_iteration", interrupted)
+    done = call("train", ENV, *TINY, "-n", 240, "-o", tmp_path / "nav")
+    assert done.exit_code == 128 + signal.SIGTERM
+    assert "--resume" in done.output
+    assert len(checkpoints(tmp_path / "nav" / "checkpoints")) == 1
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="leave -P out"):
+        call("train", ENV, "-P", "gamma=0.5", "-o", tmp_path / "nav", "--resume")
+    done = call("train", ENV, "-o", tmp_path / "nav", "--resume")
+    assert done.exit_code == 0, done.output
+    a, b = (BOMRL.load(folder / "model.zip") for folder in (run, tmp_path / "nav"))
+    assert all((x == y).all() for x, y in zip(a.policy.parameters(), b.policy.parameters(), strict=True))
+
+
+def test_lists():
+    assert ENV in call("envs").output
+    assert "bomrl  Bilevel" in call("algos").output
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["train", ENV, "-P", "nonsense=1"], "-P must be NAME=VALUE"),
+        (["train", ENV, "-P", "reg_coef=-1"], "reg_coef must be a finite number above 0"),
+        (["train", ENV, "--algo", "dqn"], "algo must be one of bomrl"),
+        (["train", "Nothing-v0"], "Nothing"),
+        (["train", ENV, "--resume", "-o", "nowhere"], "there is no nowhere"),
+        (["adapt", "missing.zip", "--task", "1", "--env", ENV], "neither 'missing.zip' nor"),
+        (["adapt", "missing.zip", "--task", "1"], "--env must be given"),
+        (["plot", "."], "folders must hold runs"),
+    ],
+)
+def test_mistakes_end_with_one_line(argv, words, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.sys, "argv", ["bomrl", *argv])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    err = capsys.readouterr().err
+    assert err.startswith("bomrl: error: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_wrong_usage_ends_with_two():
+    assert call("train").exit_code == 2
+    assert call("adapt", "x.zip").exit_code == 2
+    assert call("--help").exit_code == 0
