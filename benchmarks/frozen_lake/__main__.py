@@ -19,7 +19,7 @@ import time
 import torch as th
 
 from benchmarks.frozen_lake import experiments, figures, sampled, sweeps
-from benchmarks.frozen_lake.results import save
+from benchmarks.frozen_lake.results import current_commit, save
 
 PARTS = ("main", "lambda", "variance", "convergence")
 DRAW = {
@@ -90,6 +90,7 @@ def main() -> None:
         commands.add_parser(name, help="draw from the results")
     arguments = parser.parse_args()
     th.set_num_threads(1)
+    current_commit()
     if arguments.command in DRAW:
         print(DRAW[arguments.command]())
         return

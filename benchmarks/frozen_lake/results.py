@@ -1,12 +1,14 @@
 """Result files: written at once or not at all, each with what it takes to make it again."""
 
 import json
-import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from sb3_bomrl.files import write_atomically
 
 RESULTS = Path(__file__).parents[1] / "results" / "frozen_lake"
 FIGURES = Path(__file__).parents[2] / "docs" / "figures"
@@ -26,7 +28,7 @@ def save(name: str, command: str, settings: dict[str, Any], rows: list[dict[str,
     RESULTS.mkdir(parents=True, exist_ok=True)
     provenance = {
         "command": command,
-        "commit": _commit(),
+        "commit": current_commit(),
         "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
         "hardware": f"{platform.machine()}, one core",
     }
@@ -35,9 +37,7 @@ def save(name: str, command: str, settings: dict[str, Any], rows: list[dict[str,
     head = json.dumps({"provenance": provenance, "settings": settings}, indent=2)
     text = head[:-2] + ',\n  "rows": [\n' + lines + "\n  ]\n}\n"
     path = RESULTS / f"{name}.json"
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)
+    write_atomically(path, lambda file: file.write(text.encode()))
     return path
 
 
@@ -54,8 +54,13 @@ def load(name: str) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def _commit() -> str | None:
-    """The commit that is checked out, marked where the working tree differs from it; None outside a repository."""
+@cache
+def current_commit() -> str | None:
+    """
+    The commit that is checked out, marked where the working tree differs from it; None outside a repository.
+
+    It is looked up once: the first call must come before the first result is written, which itself changes the tree.
+    """
     git = ["git", "-C", str(Path(__file__).parent)]
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     if head.returncode != 0:

@@ -9,7 +9,7 @@ from typing import TypedDict
 import torch as th
 
 from sb3_bomrl.tabular.adaptation import adaptation_path, lower_level_objective
-from sb3_bomrl.tabular.distances import expected_distance, state_distances
+from sb3_bomrl.tabular.distances import check_distance, check_reg_coef, expected_distance, state_distances
 from sb3_bomrl.tabular.mdp import FiniteMDP
 from sb3_bomrl.tabular.solvers import expected_return, optimal_policy, policy_value, state_visitation, transition_under
 from sb3_bomrl.theory.comparators import N_OPTIMAL_FAMILY, comparators
@@ -96,6 +96,29 @@ def bounds(
             "B3": certificate,
             "paper": paper,
         }
+
+
+def adaptation_certificate(
+    mdp: FiniteMDP, meta_logits: th.Tensor, adapted_logits: th.Tensor, distance: str, reg_coef: float
+) -> tuple[th.Tensor, tuple[th.Tensor, th.Tensor]]:
+    r"""
+    B3 and B4 on :math:`J^* - J(\pi')` for a policy that was adapted in any way: to samples, in a few steps, exactly.
+
+    How much the adaptation misses of the exact lower level is part of B3 and of the condition of B4.
+
+    :param mdp: task or batch of tasks
+    :param meta_logits: phi, shape (S, A) or (..., S, A)
+    :param adapted_logits: theta', shape (..., S, A)
+    :param distance: ``"kl_meta_task"``, ``"kl_task_meta"`` or ``"parameter"``
+    :param reg_coef: lambda, > 0
+    :return: B3, shape (...); the value of B4, shape (...), and whether the condition under which it is a bound holds
+    :raises ValueError: if an argument is out of range
+    """
+    check_distance(distance)
+    check_reg_coef(reg_coef)
+    with th.no_grad():
+        last = _Step(mdp, meta_logits.to(th.float64), adapted_logits.to(th.float64))
+        return _surrogate_bounds(mdp, last, distance, reg_coef)
 
 
 def _one_step_bound(mdp: FiniteMDP, last: _Step, distance: str, reg_coef: float) -> th.Tensor:

@@ -20,6 +20,7 @@ from sb3_bomrl.tabular import (
 from sb3_bomrl.tabular.distances import expected_distance, state_distances
 from sb3_bomrl.tabular.solvers import transition_under
 from sb3_bomrl.theory import (
+    adaptation_certificate,
     bounds,
     comparators,
     optimality_gap,
@@ -136,6 +137,25 @@ def test_b3_holds_for_any_policy_and_comparator(distance):
     missed = objective(policy) > objective(comparator)
     assert 0.2 < missed.double().mean() < 0.8
     th.testing.assert_close(bound[missed], gain[missed], rtol=0, atol=1e-9)  # an identity where epsilon is at work
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_certificate_of_an_adaptation_that_was_not_solved_exactly(distance):
+    """It bounds the gap whatever the adapted logits are, and for the exact ones it is B3 and B4 of ``bounds``."""
+    mdp, reg_coef = FiniteMDP.random(4, 3, 0.9, seed=20, n_tasks=500), 0.2
+    meta_logits = random_logits(500, 4, 3, seed=21).log_softmax(-1)
+    exact = adaptation_path(mdp, meta_logits, distance, reg_coef)[-1]
+    for seed, scale in enumerate((0.01, 0.3, 3.0)):
+        adapted = exact + scale * random_logits(500, 4, 3, seed=22 + seed)
+        gap = optimality_gap(mdp, adapted.softmax(-1))
+        certificate, (value, holds) = adaptation_certificate(mdp, meta_logits, adapted, distance, reg_coef)
+        assert (certificate >= gap - 1e-9).all()
+        assert (value >= gap - 1e-9)[holds].all()
+    certificate, paper = adaptation_certificate(mdp, meta_logits, exact, distance, reg_coef)
+    result = bounds(mdp, meta_logits.softmax(-1), distance, reg_coef)
+    th.testing.assert_close(certificate, result["B3"], rtol=0, atol=1e-9)
+    th.testing.assert_close(paper[0], result["paper"][0], rtol=0, atol=1e-9)
+    assert th.equal(paper[1], result["paper"][1])
 
 
 def test_surrogate_error_is_of_second_order():
@@ -255,3 +275,8 @@ def test_bad_arguments_are_named():
         bounds(mdp, th.full((2, 2), 0.5, dtype=th.float64), "kl_task_meta", 1.0, 0)
     with pytest.raises(ValueError, match="meta_policy must be positive"):
         bounds(mdp, th.eye(2, dtype=th.float64), "kl_task_meta", 1.0)
+    table = th.zeros(2, 2)
+    with pytest.raises(ValueError, match="reg_coef must be positive"):
+        adaptation_certificate(mdp, table, table, "kl_task_meta", 0.0)
+    with pytest.raises(ValueError, match="distance must be one of"):
+        adaptation_certificate(mdp, table, table, "l2", 1.0)
