@@ -1,6 +1,13 @@
 """Optimality gaps and bounds, exactly, in finite MDPs."""
 
-from sb3_bomrl.theory.bounds import Bounds, adaptation_certificate, bounds, optimality_gap, surrogate_error
+from sb3_bomrl.theory.bounds import (
+    Bounds,
+    adaptation_certificate,
+    bounds,
+    expected_bounds,
+    optimality_gap,
+    surrogate_error,
+)
 from sb3_bomrl.theory.comparators import comparators
 from sb3_bomrl.theory.variance import task_variance, variance_minimizing_policy
 
@@ -9,6 +16,7 @@ __all__ = [
     "adaptation_certificate",
     "bounds",
     "comparators",
+    "expected_bounds",
     "optimality_gap",
     "surrogate_error",
     "task_variance",

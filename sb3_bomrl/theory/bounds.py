@@ -98,6 +98,30 @@ def bounds(
         }
 
 
+def expected_bounds(
+    mdps: FiniteMDP, meta_policy: th.Tensor, distance: str, reg_coef: float, n_adaptation_steps: int = 1
+) -> Bounds:
+    r"""
+    Bounds on the expected optimality gap :math:`E_\tau[J^*_\tau - J_\tau(\pi_K)]`: the means of :func:`bounds`.
+
+    :param mdps: batch of tasks
+    :param meta_policy: probabilities, shape (S, A) or (n_tasks, S, A), all positive
+    :param distance: ``"kl_meta_task"``, ``"kl_task_meta"`` or ``"parameter"``
+    :param reg_coef: lambda, > 0
+    :param n_adaptation_steps: K, at least 1
+    :return: scalars; B4 is a bound on the mean if its condition holds for every task
+    :raises ValueError: if an argument is out of range
+    """
+    per_task = bounds(mdps, meta_policy, distance, reg_coef, n_adaptation_steps)
+    value, holds = per_task["paper"]
+    return {
+        "B1": per_task["B1"].mean(),
+        "B2": per_task["B2"].mean(),
+        "B3": per_task["B3"].mean(),
+        "paper": (value.mean(), holds.all()),
+    }
+
+
 def adaptation_certificate(
     mdp: FiniteMDP, meta_logits: th.Tensor, adapted_logits: th.Tensor, distance: str, reg_coef: float
 ) -> tuple[th.Tensor, tuple[th.Tensor, th.Tensor]]:
