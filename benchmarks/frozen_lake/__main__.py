@@ -3,6 +3,7 @@ Frozen Lake experiments and figures, exact and sampled.
 
     python -m benchmarks.frozen_lake run          # all exact results, on one core, in minutes
     python -m benchmarks.frozen_lake sampled      # the sampled ones, on one core, in about half an hour
+    python -m benchmarks.frozen_lake meta_gradient  # sampled against exact meta-gradients, in minutes
     python -m benchmarks.frozen_lake speed        # how long either takes per training or iteration, in a minute
     python -m benchmarks.frozen_lake figure1      # Alg(1), from the results in the repository
     python -m benchmarks.frozen_lake figure3      # Alg(2)
@@ -12,7 +13,7 @@ Frozen Lake experiments and figures, exact and sampled.
     python -m benchmarks.frozen_lake convergence  # norm of the meta-gradient
     python -m benchmarks.frozen_lake figure1_sampled, figure3_sampled, figure4_sampled
     python -m benchmarks.frozen_lake table        # returns on held-out maps, in Markdown
-    python -m benchmarks.frozen_lake sampled_table, gap_table
+    python -m benchmarks.frozen_lake sampled_table, gap_table, meta_gradient_table
 """
 
 import argparse
@@ -20,7 +21,7 @@ import time
 
 import torch as th
 
-from benchmarks.frozen_lake import experiments, figures, sampled, speed, sweep_figures, sweeps, tables
+from benchmarks.frozen_lake import experiments, figures, meta_gradient, sampled, speed, sweep_figures, sweeps, tables
 from benchmarks.frozen_lake.results import current_commit, save
 
 PARTS = ("main", "lambda", "variance", "convergence")
@@ -37,6 +38,7 @@ DRAW = {
     "table": tables.return_table,
     "sampled_table": tables.sampled_table,
     "gap_table": tables.gap_table,
+    "meta_gradient_table": tables.meta_gradient_table,
 }
 
 
@@ -84,6 +86,12 @@ def run_sampled() -> None:
         save("sampled", "python -m benchmarks.frozen_lake sampled", settings | {"seeds": seeds}, rows)
 
 
+def run_meta_gradient() -> None:
+    """Compare sampled and exact meta-gradients."""
+    settings = {"n_maps": meta_gradient.N_MAPS, "hypergradient_damping": meta_gradient.DAMPING}
+    save("meta_gradient", "python -m benchmarks.frozen_lake meta_gradient", settings, list(meta_gradient.measure()))
+
+
 def run_speed() -> None:
     """Time exact meta-training and sampled meta-iterations."""
     settings = {
@@ -101,12 +109,16 @@ def run_speed() -> None:
         print(row)
 
 
+COMPUTE = {"sampled": run_sampled, "meta_gradient": run_meta_gradient, "speed": run_speed}
+
+
 def main() -> None:
     """Parse the command line and do it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="compute the exact results").add_argument("--only", choices=PARTS)
     commands.add_parser("sampled", help="compute the sampled results")
+    commands.add_parser("meta_gradient", help="compare sampled and exact meta-gradients")
     commands.add_parser("speed", help="time exact meta-training and sampled meta-iterations")
     for name in DRAW:
         commands.add_parser(name, help="draw from the results")
@@ -116,8 +128,8 @@ def main() -> None:
     if arguments.command in DRAW:
         print(DRAW[arguments.command]())
         return
-    if arguments.command in ("sampled", "speed"):
-        {"sampled": run_sampled, "speed": run_speed}[arguments.command]()
+    if arguments.command in COMPUTE:
+        COMPUTE[arguments.command]()
         return
     for part in PARTS if arguments.only is None else (arguments.only,):
         start = time.perf_counter()

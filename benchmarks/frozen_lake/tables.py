@@ -59,5 +59,24 @@ def gap_table() -> str:
     return "\n".join(lines)
 
 
+def meta_gradient_table() -> str:
+    """Relative errors of the sampled meta-gradient, and the part of them that is bias, as a Markdown table."""
+    rows = load("meta_gradient")["rows"]
+    sizes = sorted({row["n_episodes"] for row in rows})
+    lines = [
+        "| maps | meta-policy | reach the goal | method | λ | term | " + " | ".join(f"{n:,}" for n in sizes) + " |"
+    ]
+    lines.append("|---" * (6 + len(sizes)) + "|")
+    keys = ("family", "meta_policy", "goal_share", "method", "reg_coef", "hypergradient")
+    for case in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
+        chosen = [select(rows, **dict(zip(keys, case, strict=True)), n_episodes=n)[0] for n in sizes]
+        family, policy, share, method, reg_coef, mode = case
+        term = "(a)" if mode == "implicit" else "(a)+(b)"
+        cells = [f"{row['error']:.3f} ({row['bias']:.3f})" for row in chosen]
+        first = (family.replace("_", " "), policy, f"{100 * share:.1f} %", TITLES[method].split(",")[0])
+        lines.append(f"| {' | '.join((*first, f'{reg_coef:g}', term, *cells))} |")
+    return "\n".join(lines)
+
+
 def _mean_returns(rows: list[Row]) -> np.ndarray:
     return np.array([row["returns"] for row in rows]).mean(0)
