@@ -95,7 +95,7 @@ def _draw_gaps(axis: Axes, rows: list[Row]) -> None:
         if "B4" not in found:
             axis.plot([], [], " ", label=f"B4{note} holds on {100 * np.mean(shares):.0f} %: no bound")
     axis.set_ylim(0, top)
-    axis.set_xlim(-0.5, len(bars) - 0.3)
+    axis.set_xlim(-0.5, len(bars) - 0.1)
     axis.set_xticks(range(len(bars)), [label for label, _, _ in bars], fontsize=8)
     axis.set_ylabel("optimality gap J* − J")
     axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncol=2)

@@ -71,8 +71,8 @@ def measure() -> Iterator[dict[str, Any]]:
     """
     Root mean square of the relative error of the meta-gradient, over repetitions.
 
-    :return: a row per case, number of episodes and hypergradient; ``bias`` is the relative error of the mean of the
-        repetitions, ``goal_share`` the smallest share of episodes, over maps, that reach the goal
+    :return: a row per case, number of episodes and hypergradient; ``error_of_mean`` is that of the mean of
+        the repetitions, ``goal_share`` the smallest share of episodes, over maps, that reach the goal
     """
     for case in CASES:
         layouts = sample_layouts(case.family, N_MAPS, case.seed)
@@ -88,7 +88,7 @@ def measure() -> Iterator[dict[str, Any]]:
                 row = {**case._asdict(), "goal_share": round(share, 4), "hypergradient": mode}
                 row |= {"n_episodes": n_episodes, "n_repetitions": n_repetitions}
                 row["error"] = round(errors.square().mean().sqrt().item(), 4)
-                yield row | {"bias": round(((gradients.mean(0) - exact[mode]).norm() / norm).item(), 4)}
+                yield row | {"error_of_mean": round(((gradients.mean(0) - exact[mode]).norm() / norm).item(), 4)}
 
 
 def _meta_logits(case: Case, mdps: FiniteMDP) -> th.Tensor:
