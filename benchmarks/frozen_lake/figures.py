@@ -29,7 +29,7 @@ def adaptation_figure(method: str, number: int, is_sampled: bool = False) -> Pat
     rows = load("sampled" if is_sampled else "main")["rows"]
     seeds = sorted({row["seed"] for row in rows})
     exact_rows = [row for row in load("main")["rows"] if row["seed"] in seeds]
-    figure, axes = plt.subplots(2, 4, figsize=(19, 9), layout="constrained", width_ratios=(1, 1, 1.15, 1.15))
+    figure, axes = plt.subplots(2, 4, figsize=(19, 9), layout="constrained", width_ratios=(1, 1, 1.2, 1.2))
     for line, family in zip(axes, FAMILY_TITLES, strict=True):
         for maps, curves, bars in zip(MAPS, line[:2], line[2:], strict=True):
             chosen, exact = (select(part, family=family, maps=maps) for part in (rows, exact_rows))
@@ -40,9 +40,8 @@ def adaptation_figure(method: str, number: int, is_sampled: bool = False) -> Pat
         line[1].sharey(line[0])
     axes[0, 0].legend(fontsize=8, loc="lower right")
     kind = "500 episodes per adaptation" if is_sampled else "exact"
-    figure.suptitle(
-        f"Frozen Lake, {kind}, {TITLES[method]}: mean of 20 maps; mean and standard deviation of {len(seeds)} seeds"
-    )
+    over = f"mean and standard deviation of {len(seeds)} seeds" if len(seeds) > 1 else "a single seed"
+    figure.suptitle(f"Frozen Lake, {kind}, {TITLES[method]}: mean of 20 maps; {over}")
     return save_figure(figure, f"frozen_lake_figure{number}{'_sampled' if is_sampled else ''}.png")
 
 
@@ -57,9 +56,11 @@ def _draw_curves(axis: Axes, rows: list[Row], exact: list[Row], method: str, is_
         lines.append((exact, method, "BO-MRL, exact", "C9", "o--"))
     for part, name, label, colour, style in lines:
         returns = np.array([row["returns"] for row in select(part, method=name)])
-        mean, spread, steps = returns.mean(0), returns.std(0, ddof=1), np.arange(returns.shape[1])
+        mean, steps = returns.mean(0), np.arange(returns.shape[1])
         axis.plot(steps, mean, style, color=colour, markersize=4, label=label)
-        axis.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+        if len(returns) > 1:
+            spread = returns.std(0, ddof=1)
+            axis.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
     for name, label, style in (("optimum", "optimum of each task", "k-"), ("shared", "best shared policy found", "k:")):
         returns = np.array([row["returns"] for row in select(exact, method=name)]).mean(0)
         axis.plot(np.arange(len(returns)), returns, style, linewidth=1, label=label)
@@ -84,7 +85,6 @@ def _draw_gaps(axis: Axes, rows: list[Row]) -> None:
     for place, (_, colour, values) in enumerate(bars):
         axis.bar(place, np.mean(values), 0.6, color=colour)
         axis.scatter(np.full(len(values), place), values, s=10, color="k", zorder=3)
-        axis.text(place + 0.33, np.mean(values) + 0.01 * top, f"{np.mean(values):.2g}", fontsize=9)
     for place, note, found in bounds:
         for name, value in found.items():
             colour, style = BOUND_STYLES[name]
@@ -93,12 +93,12 @@ def _draw_gaps(axis: Axes, rows: list[Row]) -> None:
             axis.plot([place - 0.45, place + 0.45], [value, value], style, color=colour, linewidth=2, label=label)
         shares = [row["B4_holds_share"] for row in (exact if note == " (exact)" else rows)]
         if "B4" not in found:
-            axis.plot([], [], " ", label=f"B4{note} holds on {100 * np.mean(shares):.0f} %: no bound")
+            axis.plot([], [], " ", label=f"B4{note} no bound: holds on {100 * np.mean(shares):.0f} %")
     axis.set_ylim(0, top)
-    axis.set_xlim(-0.5, len(bars) - 0.1)
-    axis.set_xticks(range(len(bars)), [label for label, _, _ in bars], fontsize=8)
+    axis.set_xlim(-0.5, len(bars) - 0.5)
+    axis.set_xticks(range(len(bars)), [f"{label}\n{np.mean(values):.3f}" for label, _, values in bars], fontsize=8)
     axis.set_ylabel("optimality gap J* − J")
-    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncol=2)
+    axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=2)
     axis.grid(alpha=0.3, axis="y")
 
 
