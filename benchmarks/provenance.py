@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,11 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@cache
 def commit() -> str | None:
     """
+    It is looked up once: the first call must come before the first result is written, which itself changes the tree.
+
     :return: the commit that is checked out, marked where the working tree differs; ``None`` outside a repository
     """
     git = ["git", "-C", str(Path(__file__).parent)]

@@ -43,7 +43,8 @@ class BOMRL(MetaAlgorithm):
         ``"TabularPolicy"`` with a KL distance and the linear surrogate also ``"closed_form"``, the exact solution
     :param inner_lr: step size of the inner solver, or a schedule; adapting after training uses its last value
     :param n_inner_steps: largest number of inner steps
-    :param inner_max_kl: a task's inner steps stop at this mean KL(π_φ ‖ π_θ), in nats
+    :param inner_max_kl: a task's inner steps stop at this mean KL(π_φ ‖ π_θ), in nats; ``float("inf")`` for no limit,
+        also where a probability underflows to 0 and the KL is infinite
     :param inner_gradient_tolerance: a task's inner steps stop at this norm of ∇_θ F
     :param hypergradient: ``"implicit"`` (distance term), ``"implicit_sampling"`` (distance and sampling term, Eq. A6),
         ``"unrolled"`` (through the inner steps) or ``"first_order"``
@@ -149,8 +150,9 @@ class BOMRL(MetaAlgorithm):
         check_choice("surrogate", self.surrogate, SURROGATES)
         check_choice("inner_solver", self.inner_solver, (*INNER_METHODS, "closed_form"))
         check_choice("hypergradient", self.hypergradient, HYPERGRADIENTS)
-        for name in ("reg_coef", "inner_max_kl"):
-            check_positive(name, getattr(self, name))
+        check_positive("reg_coef", self.reg_coef)
+        if self.inner_max_kl != float("inf"):
+            check_positive("inner_max_kl", self.inner_max_kl)
         for name in ("clip_range", "inner_lr"):
             check_step_size(name, getattr(self, name))
         for name in ("n_inner_steps", "hypergradient_cg_max_steps"):

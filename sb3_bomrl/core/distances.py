@@ -15,9 +15,9 @@ def policy_kl(p: Distribution, q: Distribution, weights: th.Tensor) -> th.Tensor
     :param p: batch shape (n_tasks, n_samples)
     :param q: batch shape (n_tasks, n_samples)
     :param weights: (n_tasks, n_samples), the visitation ν
-    :return: (n_tasks,) in nats
+    :return: (n_tasks,) in nats; samples of weight 0 count nothing, even where their divergence is infinite
     """
-    return (weights * kl_divergence(p, q)).sum(-1)
+    return th.where(weights > 0, weights * kl_divergence(p, q), 0.0).sum(-1)
 
 
 def parameter_distance(meta_params: Params, task_params: Params) -> th.Tensor:

@@ -9,12 +9,10 @@ With exact expectations and the linear surrogate the importance ratio cancels, a
 Gradients with respect to the meta-logits come from implicit differentiation of each state's optimality conditions.
 """
 
-import math
-
 import torch as th
 
 from sb3_bomrl.core.closed_forms import kl_meta_task_minimizer, kl_task_meta_minimizer
-from sb3_bomrl.tabular.distances import check_distance, expected_distance
+from sb3_bomrl.tabular.distances import check_distance, check_reg_coef, expected_distance
 from sb3_bomrl.tabular.mdp import FiniteMDP
 from sb3_bomrl.tabular.proximal import parameter_minimizer
 from sb3_bomrl.tabular.solvers import policy_value, state_visitation
@@ -66,8 +64,7 @@ def adaptation_path(
     :raises ValueError: if an argument is out of range
     """
     check_distance(distance)
-    if not (math.isfinite(reg_coef) and reg_coef > 0):
-        raise ValueError(f"reg_coef must be positive and finite, got {reg_coef}")
+    check_reg_coef(reg_coef)
     if n_adaptation_steps < 0:
         raise ValueError(f"n_adaptation_steps must be at least 0, got {n_adaptation_steps}")
     meta_logits = meta_logits.to(th.float64)

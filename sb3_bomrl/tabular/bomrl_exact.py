@@ -15,7 +15,7 @@ import math
 import torch as th
 
 from sb3_bomrl.tabular.adaptation import adaptation_path
-from sb3_bomrl.tabular.distances import check_distance
+from sb3_bomrl.tabular.distances import check_distance, check_reg_coef
 from sb3_bomrl.tabular.mdp import FiniteMDP
 from sb3_bomrl.tabular.solvers import expected_return
 
@@ -139,8 +139,7 @@ class BOMRLExact(ExactMetaLearner):
     ) -> None:
         super().__init__(mdps, learning_rate, optimizer, n_adaptation_steps, meta_logits)
         check_distance(distance)
-        if not (math.isfinite(reg_coef) and reg_coef > 0):
-            raise ValueError(f"reg_coef must be positive and finite, got {reg_coef}")
+        check_reg_coef(reg_coef)
         self.distance, self.reg_coef, self.sampling_term = distance, reg_coef, sampling_term
 
     def adaptation_path(self, mdps: FiniteMDP, n_adaptation_steps: int) -> list[th.Tensor]:

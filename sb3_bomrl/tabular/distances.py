@@ -1,5 +1,7 @@
 """The distances of Alg(1), Alg(2) and Alg(3) between softmax tables."""
 
+import math
+
 import torch as th
 
 from sb3_bomrl.core.distances import DISTANCES
@@ -14,6 +16,17 @@ def check_distance(distance: str) -> None:
     """
     if distance not in DISTANCES:
         raise ValueError(f"distance must be one of {DISTANCES}, got {distance!r}")
+
+
+def check_reg_coef(reg_coef: float) -> None:
+    """
+    Validate the weight of the distance.
+
+    :param reg_coef: lambda
+    :raises ValueError: if it is not positive and finite
+    """
+    if not (math.isfinite(reg_coef) and reg_coef > 0):
+        raise ValueError(f"reg_coef must be positive and finite, got {reg_coef}")
 
 
 def kl_divergence(log_p: th.Tensor, log_q: th.Tensor) -> th.Tensor:

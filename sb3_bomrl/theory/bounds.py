@@ -9,7 +9,7 @@ from typing import TypedDict
 import torch as th
 
 from sb3_bomrl.tabular.adaptation import adaptation_path, lower_level_objective
-from sb3_bomrl.tabular.distances import expected_distance, state_distances
+from sb3_bomrl.tabular.distances import check_distance, check_reg_coef, expected_distance, state_distances
 from sb3_bomrl.tabular.mdp import FiniteMDP
 from sb3_bomrl.tabular.solvers import expected_return, optimal_policy, policy_value, state_visitation, transition_under
 from sb3_bomrl.theory.comparators import N_OPTIMAL_FAMILY, comparators
@@ -96,6 +96,53 @@ def bounds(
             "B3": certificate,
             "paper": paper,
         }
+
+
+def expected_bounds(
+    mdps: FiniteMDP, meta_policy: th.Tensor, distance: str, reg_coef: float, n_adaptation_steps: int = 1
+) -> Bounds:
+    r"""
+    Bounds on the expected optimality gap :math:`E_\tau[J^*_\tau - J_\tau(\pi_K)]`: the means of :func:`bounds`.
+
+    :param mdps: batch of tasks
+    :param meta_policy: probabilities, shape (S, A) or (n_tasks, S, A), all positive
+    :param distance: ``"kl_meta_task"``, ``"kl_task_meta"`` or ``"parameter"``
+    :param reg_coef: lambda, > 0
+    :param n_adaptation_steps: K, at least 1
+    :return: scalars; B4 is a bound on the mean if its condition holds for every task
+    :raises ValueError: if an argument is out of range
+    """
+    per_task = bounds(mdps, meta_policy, distance, reg_coef, n_adaptation_steps)
+    value, holds = per_task["paper"]
+    return {
+        "B1": per_task["B1"].mean(),
+        "B2": per_task["B2"].mean(),
+        "B3": per_task["B3"].mean(),
+        "paper": (value.mean(), holds.all()),
+    }
+
+
+def adaptation_certificate(
+    mdp: FiniteMDP, meta_logits: th.Tensor, adapted_logits: th.Tensor, distance: str, reg_coef: float
+) -> tuple[th.Tensor, tuple[th.Tensor, th.Tensor]]:
+    r"""
+    B3 and B4 on :math:`J^* - J(\pi')` for a policy that was adapted in any way: to samples, in a few steps, exactly.
+
+    How much the adaptation misses of the exact lower level is part of B3 and of the condition of B4.
+
+    :param mdp: task or batch of tasks
+    :param meta_logits: phi, shape (S, A) or (..., S, A)
+    :param adapted_logits: theta', shape (..., S, A)
+    :param distance: ``"kl_meta_task"``, ``"kl_task_meta"`` or ``"parameter"``
+    :param reg_coef: lambda, > 0
+    :return: B3, shape (...); the value of B4, shape (...), and whether the condition under which it is a bound holds
+    :raises ValueError: if an argument is out of range
+    """
+    check_distance(distance)
+    check_reg_coef(reg_coef)
+    with th.no_grad():
+        last = _Step(mdp, meta_logits.to(th.float64), adapted_logits.to(th.float64))
+        return _surrogate_bounds(mdp, last, distance, reg_coef)
 
 
 def _one_step_bound(mdp: FiniteMDP, last: _Step, distance: str, reg_coef: float) -> th.Tensor:

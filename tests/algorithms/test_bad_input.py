@@ -26,6 +26,7 @@ from sb3_bomrl import EMAML, FOMAML, MAML, ProMP, Reptile
         ({"reg_coef": "0.1"}, "reg_coef .* got '0.1'"),
         ({"inner_lr": 0}, "inner_lr .* got 0"),
         ({"inner_max_kl": -1.0}, "inner_max_kl .* got -1.0"),
+        ({"inner_max_kl": float("nan")}, "inner_max_kl .* got nan"),
         ({"max_kl": float("inf")}, "max_kl .* got inf"),
         ({"n_steps": 0}, "n_steps must be an integer of at least 1, got 0"),
         ({"n_steps": 2.5}, "n_steps must be an integer of at least 1, got 2.5"),

@@ -90,3 +90,15 @@ def test_the_order_of_names_does_not_matter():
 def test_unknown_distance():
     with pytest.raises(ValueError, match=r"distance must be one of \('kl_meta_task', .*got 'wasserstein'"):
         policy_distance("wasserstein", params(0), params(0), gaussian(0), gaussian(0), weights())
+
+
+def test_a_sample_that_does_not_count_may_be_infinitely_far():
+    """A policy whose probability underflows to 0 has an infinite divergence there; 0 times it must not be nan."""
+    p = Categorical(logits=th.zeros(1, 2, 2))
+    logits = th.tensor([[[0.0, -200.0], [0.3, -0.3]]], requires_grad=True)
+    assert policy_kl(p, Categorical(logits=logits), th.tensor([[0.5, 0.5]])).item() == float("inf")
+    value = policy_kl(p, Categorical(logits=logits), th.tensor([[0.0, 1.0]]))
+    assert value.item() == pytest.approx(categorical_kl(th.zeros(2), th.tensor([0.3, -0.3])).item(), rel=1e-6)
+    (gradient,) = th.autograd.grad(value.sum(), logits)
+    assert gradient.isfinite().all()
+    assert gradient[0, 1].abs().min() > 0

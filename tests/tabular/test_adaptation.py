@@ -127,6 +127,27 @@ def test_gradient_of_the_meta_objective(distance, n_states, n_actions, gamma, re
     assert abs(numeric - exact) <= 1e-4 * max(1.0, exact.abs().item())
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    distance=st.sampled_from(KL_DISTANCES),
+    n_states=st.integers(2, 6),
+    n_actions=st.integers(2, 4),
+    gamma=st.floats(0.1, 0.97),
+    reg_exponent=st.floats(-2.0, 2.0),
+    seed=st.integers(0, 10**6),
+)
+def test_gradcheck_of_the_meta_objective(distance, n_states, n_actions, gamma, reg_exponent, seed):
+    """Every entry of the gradient, Alg(1) and Alg(2), by torch's own check."""
+    mdp, reg_coef = FiniteMDP.random(n_states, n_actions, gamma, seed, n_tasks=2), 10.0**reg_exponent
+    meta_logits = random_logits(n_states, n_actions, seed=seed).requires_grad_(True)
+
+    def meta_objective(logits: th.Tensor) -> th.Tensor:
+        return expected_return(mdp, adapt(mdp, logits, distance, reg_coef)).mean()
+
+    step = 1e-6 * min(1.0, reg_coef)  # the third derivative grows like 1 / lambda^3
+    assert th.autograd.gradcheck(meta_objective, (meta_logits,), eps=step, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("reg_coef", [0.05, 1.0, 100.0])
 def test_gradcheck(distance, reg_coef):
@@ -213,6 +234,26 @@ def test_near_deterministic_meta_policies_ties_and_unreachable_states(distance, 
         multipliers = log_policy - meta_policy.log() - q_values / reg_coef
     spread = multipliers.amax(-1) - multipliers.amin(-1)
     assert (spread <= 1e-10 * (1 + q_values.abs().amax(-1) / reg_coef)).all()
+
+
+@pytest.mark.parametrize("reg_coef", [1e-4, 1.0, 1e4])
+def test_parameter_distance_at_the_edges(reg_coef):
+    """Meta-probabilities of 1e-12, equal actions, unreachable states, extreme weights: finite and stationary."""
+    transition = th.zeros(3, 3, 3, dtype=th.float64)
+    transition[:, :, 0] = 1.0
+    reward = th.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0], [-1.0, 0.0, 2.0]], dtype=th.float64)
+    mdp = FiniteMDP(transition, reward, th.tensor([1.0, 0.0, 0.0]).double(), 0.9)
+    meta_logits = th.tensor([1.0 - 2e-12, 1e-12, 1e-12], dtype=th.float64).log().expand(3, 3).clone()
+    meta_logits.requires_grad_(True)
+    logits = adaptation_path(mdp, meta_logits, "parameter", reg_coef)[-1]
+    (slope,) = th.autograd.grad(expected_return(mdp, logits.softmax(-1)), meta_logits)
+    assert slope.isfinite().all()
+    leaf = logits.detach().requires_grad_(True)
+    objective = lower_level_objective(mdp, meta_logits.detach(), leaf, "parameter", reg_coef)
+    (gradient,) = th.autograd.grad(objective, leaf)
+    assert gradient.norm() <= 1e-8
+    assert leaf[0, 1] == leaf[0, 2]
+    assert th.equal(leaf[1:].detach(), meta_logits[1:].detach())
 
 
 def test_unreachable_states_do_not_move_under_the_parameter_distance():

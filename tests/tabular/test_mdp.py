@@ -103,6 +103,7 @@ def value_iteration(table: dict, gamma: float, n_sweeps: int) -> list[float]:
         ("FrozenLake-v1", 16, {"is_slippery": True}),
         ("FrozenLake-v1", 16, {"is_slippery": False}),
         ("CliffWalking-v1", 49, {}),  # ends in the goal, which is no absorbing state in the table
+        (max(name for name in gym.registry if name.startswith("Taxi-v")), 501, {}),  # ends at the destination, likewise
     ],
 )
 def test_from_toy_text_env(env_id, n_states, kwargs):

@@ -20,8 +20,10 @@ from sb3_bomrl.tabular import (
 from sb3_bomrl.tabular.distances import expected_distance, state_distances
 from sb3_bomrl.tabular.solvers import transition_under
 from sb3_bomrl.theory import (
+    adaptation_certificate,
     bounds,
     comparators,
+    expected_bounds,
     optimality_gap,
     surrogate_error,
     task_variance,
@@ -148,43 +150,19 @@ def test_surrogate_error_is_of_second_order():
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_b4_flag_is_its_condition_and_matters(distance):
-    """Over many instances the flag is both true and false, and below the smallest lambda the value is no bound."""
-    mdp = FiniteMDP.random(4, 3, 0.9, seed=13, n_tasks=400)
-    meta_logits = random_logits(400, 4, 3, seed=14)
-    shares, violations = [], []
-    for reg_coef in (1e-4, 0.05, 1e3):
-        gap = optimality_gap(mdp, adapt(mdp, meta_logits, distance, reg_coef))
-        value, holds = bounds(mdp, meta_logits.softmax(-1), distance, reg_coef)["paper"]
-        shares.append(holds.double().mean().item())
-        violations.append((value < gap - 1e-9)[~holds].double().sum().item())
-        assert (value >= gap - 1e-9)[holds].all()
-    assert shares[0] < 0.5
-    assert shares[2] == 1.0
-    assert violations[0] > 0
-
-
-def test_b4_flag_with_one_comparator_by_hand():
-    """One state: J = <r, pi> / (1 - gamma), the surrogate is exact, e = 0, and the condition holds for any lambda."""
-    mdp = FiniteMDP(th.ones(1, 2, 1), th.tensor([[0.0, 1.0]]), th.ones(1), 0.5)
-    meta_policy = th.tensor([[0.5, 0.5]], dtype=th.float64)
-    value, holds = bounds(mdp, meta_policy, "kl_task_meta", 0.01)["paper"]
-    assert bool(holds)
-    # The optimum is in the family: lambda (1 + gamma) / (1 - gamma) KL(pi* || uniform) = 0.01 * 3 * log 2.
-    assert value.item() <= 0.03 * 0.6931472 + 1e-9
-    assert value.item() >= optimality_gap(mdp, adapt(mdp, meta_policy.log(), "kl_task_meta", 0.01)).item()
-
-
-def test_b4_flag_sees_a_lower_level_that_is_stuck():
-    """One state again, e = 0; but from a meta-policy that all but excludes the good action Alg(3) stays where it is."""
-    mdp = FiniteMDP(th.ones(1, 2, 1), th.tensor([[0.0, 1.0]]), th.ones(1), 0.5)
-    meta_logits, reg_coef = th.tensor([[10.0, -10.0]], dtype=th.float64), 1e-3
-    gap = optimality_gap(mdp, adapt(mdp, meta_logits, "parameter", reg_coef)).item()
-    result = bounds(mdp, meta_logits.softmax(-1), "parameter", reg_coef)
-    value, holds = result["paper"]
-    assert gap == pytest.approx(2.0, abs=1e-5)
-    assert result["B3"].item() >= gap - 1e-9
-    assert value.item() >= gap or not bool(holds)
+def test_bounds_of_a_batch_are_those_of_each_task_and_expectations_their_means(distance):
+    mdps = FiniteMDP.random(4, 3, 0.9, seed=40, n_tasks=5)
+    meta_policy = random_logits(4, 3, seed=41).softmax(-1)
+    batch, expected = bounds(mdps, meta_policy, distance, 0.3, 2), expected_bounds(mdps, meta_policy, distance, 0.3, 2)
+    alone = [bounds(mdps[index], meta_policy, distance, 0.3, 2) for index in range(5)]
+    for name in ("B1", "B2", "B3"):
+        values = th.stack([one[name] for one in alone])
+        th.testing.assert_close(batch[name], values, rtol=0, atol=1e-9)
+        th.testing.assert_close(expected[name], values.mean(), rtol=0, atol=1e-9)
+    for part in (0, 1):
+        assert th.allclose(batch["paper"][part].double(), th.stack([one["paper"][part] for one in alone]).double())
+    assert bool(expected["paper"][1]) == bool(batch["paper"][1].all())
+    assert expected["paper"][0].item() == pytest.approx(batch["paper"][0].mean().item())
 
 
 def test_bounds_of_one_state_by_hand():
@@ -255,3 +233,8 @@ def test_bad_arguments_are_named():
         bounds(mdp, th.full((2, 2), 0.5, dtype=th.float64), "kl_task_meta", 1.0, 0)
     with pytest.raises(ValueError, match="meta_policy must be positive"):
         bounds(mdp, th.eye(2, dtype=th.float64), "kl_task_meta", 1.0)
+    table = th.zeros(2, 2)
+    with pytest.raises(ValueError, match="reg_coef must be positive"):
+        adaptation_certificate(mdp, table, table, "kl_task_meta", 0.0)
+    with pytest.raises(ValueError, match="distance must be one of"):
+        adaptation_certificate(mdp, table, table, "l2", 1.0)
