@@ -91,12 +91,12 @@ class RawPhysics:
         """Reset all, then step all ``n_steps`` times with random controls."""
         shape, family = self._controls.shape, self._env.family
         controls = self._generator.uniform(-1.0, 1.0, (n_steps, *shape))
-        model = self._batch.model
-        position, velocity = family.initial_noise([self._generator] * shape[0], model.nq, model.nv)
+        generators, lift = [self._generator] * shape[0], np.zeros(shape[0])
+        positions, velocities = family.initial_state(generators, self._env.init_qpos, self._env.init_qvel, lift)
         with mujoco_warnings_to_log():
             self._batch.reset(np.arange(shape[0]), stage=mujoco.mjtStage.mjSTAGE_NONE.value)
-            self._positions[:] = self._env.init_qpos + position
-            self._velocities[:] = self._env.init_qvel + velocity
+            self._positions[:] = positions
+            self._velocities[:] = velocities
             self._batch.forward(np.arange(shape[0]))
             start = time.perf_counter()
             for control in controls:
