@@ -31,13 +31,13 @@ def adaptation_figure(method: str, number: int, is_sampled: bool = False) -> Pat
     exact_rows = [row for row in load("main")["rows"] if row["seed"] in seeds]
     figure, axes = plt.subplots(2, 4, figsize=(19, 9), layout="constrained", width_ratios=(1, 1, 1.2, 1.2))
     for line, family in zip(axes, FAMILY_TITLES, strict=True):
+        line[1].sharey(line[0])
         for maps, curves, bars in zip(MAPS, line[:2], line[2:], strict=True):
             chosen, exact = (select(part, family=family, maps=maps) for part in (rows, exact_rows))
             _draw_curves(curves, chosen, exact, method, is_sampled)
             curves.set_title(f"{FAMILY_TITLES[family]}: {maps} maps", fontsize=10)
             _draw_gaps(bars, select(chosen, method=method))
             bars.set_title(f"{maps} maps: gap (dots: seeds) and bounds on it", fontsize=10)
-        line[1].sharey(line[0])
     axes[0, 0].legend(fontsize=8, loc="lower right")
     kind = "500 episodes per adaptation" if is_sampled else "exact"
     over = f"mean and standard deviation of {len(seeds)} seeds" if len(seeds) > 1 else "a single seed"
