@@ -4,7 +4,7 @@ Kill a run with SIGKILL at random moments, resume it each time, and compare it w
     python -m benchmarks.exact_resume --kills 300
 
 Bit for bit: weights, optimiser, random state, counters, normaliser statistics, episode statistics, and the rows that
-the logger wrote (those of an iteration that was repeated must repeat). Exits with 1 at the first difference.
+the logger wrote (those of an iteration that was repeated must repeat). Stops at the first difference.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
 import zipfile
@@ -105,7 +104,7 @@ def log_rows(folder: Path) -> dict[str, set[tuple[tuple[str, str], ...]]]:
 
 
 def killed_run(folder: Path, n_kills: int, rng: random.Random, longest: float) -> int:
-    """Run with up to so many kills, each after a random time; returns how many there were."""
+    """Run with up to so many kills, each after a random time in seconds; returns how many there were."""
     context, done = multiprocessing.get_context("fork"), 0
     while True:
         process = context.Process(target=run, args=(folder,))
@@ -130,7 +129,28 @@ def compare(expected: Path, folder: Path) -> list[str]:
     return different
 
 
-def main() -> int:
+def kill_and_compare(folder: Path, n_kills: int, kills_per_run: int, rng: random.Random) -> int:
+    """
+    Kill runs until there were so many kills, and compare each with the one that was left alone.
+
+    :return: how many runs it took
+    :raises AssertionError: if one differs; the message names what does
+    """
+    start, straight = time.perf_counter(), folder / "straight"
+    killed_run(straight, 0, rng, 0.0)
+    longest = 0.3 * (time.perf_counter() - start)
+    done, n_runs = 0, 0
+    while done < n_kills:
+        run_folder = folder / f"killed_{n_runs}"
+        done += killed_run(run_folder, min(kills_per_run, n_kills - done), rng, longest)
+        n_runs += 1
+        different = compare(straight, run_folder)
+        assert not different, f"run {n_runs}, after {done} kills in all, differs in {', '.join(map(str, different))}"
+        print(f"{n_runs} runs, {done} kills: no difference", flush=True)
+    return n_runs
+
+
+def main() -> None:
     """Run, kill, compare; print what was done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=300, help="kills in all")
@@ -138,23 +158,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
     th.set_num_threads(1)
-    rng, total, n_runs = random.Random(args.seed), 0, 0
     with tempfile.TemporaryDirectory() as name:
-        start, straight = time.perf_counter(), Path(name) / "straight"
-        killed_run(straight, 0, rng, 0.0)
-        longest = time.perf_counter() - start
-        while total < args.kills:
-            folder = Path(name) / f"killed_{n_runs}"
-            total += killed_run(folder, min(args.kills_per_run, args.kills - total), rng, 0.3 * longest)
-            n_runs += 1
-            different = compare(straight, folder)
-            if different:
-                print(f"run {n_runs}, after {total} kills in all, differs in {', '.join(map(str, different))}")
-                return 1
-            print(f"{n_runs} runs, {total} kills: no difference", flush=True)
-    print(f"{n_runs} runs with {total} kills in all ended as the run that was left alone, bit for bit")
-    return 0
+        n_runs = kill_and_compare(Path(name), args.kills, args.kills_per_run, random.Random(args.seed))
+    print(f"{n_runs} runs with {args.kills} kills in all ended as the run that was left alone, bit for bit")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -52,12 +52,9 @@ def test_killed_runs_end_as_the_one_that_was_left_alone(tmp_path):
     threads = th.get_num_threads()
     th.set_num_threads(1)  # forking after torch has started threads would hang
     try:
-        rng = random.Random(1)
-        exact_resume.killed_run(tmp_path / "straight", 0, rng, 0.0)
-        assert exact_resume.killed_run(tmp_path / "killed", 4, rng, 0.5) == 4
+        exact_resume.kill_and_compare(tmp_path, 4, 4, random.Random(1))
     finally:
         th.set_num_threads(threads)
-    assert exact_resume.compare(tmp_path / "straight", tmp_path / "killed") == []
     (tmp_path / "other").mkdir()
     model = BOMRL.load(tmp_path / "straight" / "final.zip")
     model.task_generator.integers(2)

@@ -124,7 +124,8 @@ class MetaAlgorithm(AdaptiveAlgorithm):
         self._collector = self.make_collector(self.env, self.task_generator, self._normalizer)
         if self.rollout_buffer.n_envs != self.n_envs:
             self.rollout_buffer = self._make_rollout_buffer()
-        self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+        if total_timesteps > 0:
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
         self._iteration_hooks = []
         iteration, self._resume_from = self._resume_from, 0
         try:

@@ -3,6 +3,7 @@
 import gc
 import os
 import pickle
+import time
 
 import gymnasium as gym
 import numpy as np
@@ -175,4 +176,7 @@ def test_close_ends_the_threads():
     assert n_threads() > before
     venv.close()
     venv.close()  # closing twice is harmless
-    assert n_threads() == before
+    deadline = time.monotonic() + 10.0
+    while n_threads() > before and time.monotonic() < deadline:
+        time.sleep(0.01)  # the kernel lists a thread for a moment after it was joined
+    assert n_threads() <= before
