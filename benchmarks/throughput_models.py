@@ -13,8 +13,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks.provenance import n_cores
 from sb3_bomrl import BOMRL, make_meta_vec_env
-from sb3_bomrl.algorithms.resources import rollout_threads
 from sb3_bomrl.core.params import stack
+from sb3_bomrl.core.threads import torch_threads
 from sb3_bomrl.envs import register_envs
 from sb3_bomrl.envs.mujoco_log import mujoco_warnings_to_log
 from sb3_bomrl.policies import NormalizedFlattenExtractor
@@ -126,7 +126,7 @@ def rollouts(model: BOMRL, n_steps: int) -> Timing:
     )
     params = stack(model.actor.params(), len(tasks))
     start = time.perf_counter()
-    with rollout_threads():
+    with torch_threads(1):
         rollout = collector.collect(tasks, params, buffer)
     return Timing(rollout.rewards.numel(), time.perf_counter() - start)
 

@@ -158,6 +158,11 @@ class Actor:
             names = {id(parameter): name for name, parameter in named.items()}
             self._layers = find_layers(self.module, names)
 
+    @property
+    def is_thread_safe(self) -> bool:
+        """Whether several threads may evaluate it at once, each with its own parameters."""
+        return self._layers is not None
+
     def _find_names(self) -> tuple[str, ...]:
         """Names of the policy's parameters that the action distribution depends on, found by differentiating it."""
         zeros = zero_observation(self.policy.observation_space, self.policy.device)

@@ -8,11 +8,11 @@ import numpy as np
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_bomrl.algorithms import reports
-from sb3_bomrl.algorithms.resources import rollout_threads
 from sb3_bomrl.algorithms.sb3_shell import MetaAlgorithmShell
 from sb3_bomrl.algorithms.task_env import as_task_env
 from sb3_bomrl.algorithms.validation import check_positive
 from sb3_bomrl.core.params import mean_over_tasks, stack
+from sb3_bomrl.core.threads import torch_threads
 from sb3_bomrl.policies import Actor
 from sb3_bomrl.types import Adaptation, Experience, Params, Rollout
 
@@ -62,7 +62,7 @@ class AdaptiveAlgorithm(MetaAlgorithmShell):
         collector = self.make_collector(env, np.random.default_rng(self.seed if seed is None else seed))
         params = stack(self.actor.params(), 1)
         for _ in range(n_adaptation_steps):
-            with rollout_threads(self.n_rollout_threads):
+            with torch_threads(self.n_rollout_threads):
                 support = collector.collect_episodes([task], params, n_episodes)
             params = self.adapt_to(params, support)
         return self._with_params(mean_over_tasks(params), env)

@@ -7,10 +7,10 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.algorithms.resources import rollout_threads
 from sb3_bomrl.algorithms.task_env import as_task_env
 from sb3_bomrl.algorithms.validation import check_positive
 from sb3_bomrl.core.params import stack
+from sb3_bomrl.core.threads import torch_threads
 from sb3_bomrl.meta.evaluation import AdaptationCurve, Measure, adaptation_curve
 from sb3_bomrl.rollout.tasks import TaskDistribution, has_tasks
 from sb3_bomrl.types import Task
@@ -54,7 +54,7 @@ def evaluate_adaptation(
     n_tasks = len(chosen)
     padded = chosen + [chosen[-1]] * (_padded_length(n_tasks, vec_env.num_envs) - n_tasks)
     collector = model.make_collector(vec_env, np.random.default_rng(seed))
-    with rollout_threads(model.n_rollout_threads):
+    with torch_threads(model.n_rollout_threads):
         curve = adaptation_curve(
             collector,
             model.adapt_to,

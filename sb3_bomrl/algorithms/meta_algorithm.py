@@ -10,10 +10,11 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from sb3_bomrl.algorithms import reports
 from sb3_bomrl.algorithms.adaptive import AdaptiveAlgorithm
 from sb3_bomrl.algorithms.outer import adam_step, fit_value_net, trpo_step
-from sb3_bomrl.algorithms.resources import Stopwatch, rollout_threads
+from sb3_bomrl.algorithms.resources import Stopwatch
 from sb3_bomrl.algorithms.validation import step_size
 from sb3_bomrl.core.outer_step import OuterInfo, TrustRegion
 from sb3_bomrl.core.params import mean_over_tasks, stack
+from sb3_bomrl.core.threads import torch_threads
 from sb3_bomrl.meta.gradients import MetaGradient, query_surrogate
 from sb3_bomrl.policies import update_normalizers
 from sb3_bomrl.rollout.normalization import FrozenNormalizer
@@ -241,6 +242,6 @@ class MetaAlgorithm(AdaptiveAlgorithm):
             callback.on_rollout_end()
 
         hooks = Hooks(callback.on_rollout_start, on_step, on_end)
-        with rollout_threads(self.n_rollout_threads):
+        with torch_threads(self.n_rollout_threads):
             rollout = self._collector.collect(tasks, params, self.rollout_buffer, hooks)
         return self._experience(rollout, is_query=phase == self.n_support_phases)

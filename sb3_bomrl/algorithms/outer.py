@@ -9,7 +9,8 @@ from sb3_bomrl.core.distances import policy_kl
 from sb3_bomrl.core.fisher import fisher_vector_product
 from sb3_bomrl.core.linear_solve import MatVec
 from sb3_bomrl.core.outer_step import OuterInfo, TrustRegion, trust_region_step
-from sb3_bomrl.meta.chunks import sample_chunks
+from sb3_bomrl.core.threads import map_in_threads
+from sb3_bomrl.meta.chunks import sample_chunks, shares_out
 from sb3_bomrl.policies import Actor
 from sb3_bomrl.types import Batch, Observations, Params, Rollout
 
@@ -56,8 +57,9 @@ def mean_fisher(actor: Actor, meta_params: Params, support: Batch, sub_sampling_
     weights = weights / weights.sum()
     n_chunks = sample_chunks(actor, weights.shape[1])
     parts = zip(_samples(observations, n_chunks), weights.chunk(n_chunks, dim=1), strict=True)
-    products = [_fisher_of_part(actor, phi, *part) for part in parts]
-    return lambda v: th.stack([product(v) for product in products]).sum(0)
+    parallel = shares_out(actor, support)
+    products = map_in_threads(lambda part: _fisher_of_part(actor, phi, *part), list(parts), parallel)
+    return lambda v: th.stack(map_in_threads(lambda product: product(v), products, parallel)).sum(0)
 
 
 def _fisher_of_part(actor: Actor, phi: Params, observations: Observations, weights: th.Tensor) -> MatVec:

@@ -1,30 +1,11 @@
-"""Time and threads."""
+"""Time per phase of a meta-iteration."""
 
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch as th
 from stable_baselines3.common.logger import Logger
-
-
-@contextmanager
-def rollout_threads(n_threads: int = 1) -> Iterator[None]:
-    """
-    Few torch threads while rollouts run.
-
-    The policy's matrices are small there, and the cores belong to the simulator; the learning phase keeps the number of
-    threads that the user or torch chose.
-
-    :param n_threads: torch threads meanwhile
-    """
-    threads = th.get_num_threads()
-    th.set_num_threads(n_threads)
-    try:
-        yield
-    finally:
-        th.set_num_threads(threads)
 
 
 class Stopwatch:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import copy
 from functools import partial
+from typing import TypeVar
 
 import torch as th
 from torch.distributions import Distribution, kl_divergence
@@ -11,9 +12,11 @@ from sb3_bomrl.core.advantages import normalize
 from sb3_bomrl.core.distances import policy_distance, policy_kl
 from sb3_bomrl.core.inner_solvers import InnerSolver, InnerValue, solve_inner
 from sb3_bomrl.core.surrogates import Surrogate, get_surrogate
-from sb3_bomrl.meta.chunks import ACTIVATIONS_OF_HESSIAN, join_params, take_batch, take_params, task_chunks
+from sb3_bomrl.meta.chunks import join_params, map_chunks, take_batch, take_params, task_chunks
 from sb3_bomrl.policies import Actor
 from sb3_bomrl.types import Adaptation, Batch, Observations, Params, Rollout
+
+Result = TypeVar("Result")
 
 
 def make_batch(
@@ -103,7 +106,6 @@ class LowerLevel:
         self.actor = actor
         self.batch = batch
         self.chunks = task_chunks(actor, batch, tasks_per_chunk)
-        self.hessian_chunks = task_chunks(actor, batch, tasks_per_chunk, ACTIVATIONS_OF_HESSIAN)
         self.distance = distance
         self.surrogate: Surrogate = get_surrogate(surrogate, clip_range)
         self.reg_coef = reg_coef
@@ -118,8 +120,17 @@ class LowerLevel:
         """
         part = copy(self)
         part.batch, part._policy = take_batch(self.batch, tasks), None
-        part.chunks = part.hessian_chunks = [slice(0, len(part.batch.weights))]
+        part.chunks = [slice(0, len(part.batch.weights))]
         return part
+
+    def map_chunks(self, function: Callable[[slice], Result]) -> list[Result]:
+        """
+        Call a function for every chunk of tasks, see :func:`~sb3_bomrl.meta.chunks.map_chunks`.
+
+        :param function: of a slice of the task axis
+        :return: results in order
+        """
+        return map_chunks(self.actor, self.batch, function, self.chunks)
 
     def policy(self, params: Params) -> Distribution:
         r"""
@@ -192,7 +203,7 @@ class LowerLevel:
 
 def adapt(lower: LowerLevel, meta_params: Params, solver: InnerSolver, differentiable: bool = False) -> Adaptation:
     r"""
-    Solve the lower level: θ'_τ(φ) = argmin_θ F_τ(θ, φ), Eq. (A2), started at θ = φ, one chunk of tasks after the other.
+    Solve the lower level: θ'_τ(φ) = argmin_θ F_τ(θ, φ), Eq. (A2), started at θ = φ, in chunks of tasks.
 
     :param lower: the lower level on the support data
     :param meta_params: φ, each of shape (n_tasks, \*shape)
@@ -200,15 +211,14 @@ def adapt(lower: LowerLevel, meta_params: Params, solver: InnerSolver, different
     :param differentiable: keep the graph from φ to θ'
     :return: adapted parameters and the solver's report
     """
-    parts = []
-    for tasks in lower.chunks:
+
+    def adapt_chunk(tasks: slice) -> Adaptation:
         part, phi = lower.take(tasks), take_params(meta_params, tasks)
-        if differentiable:
+        with th.set_grad_enabled(differentiable):
             meta_policy = part.policy(phi)
-        else:
-            with th.no_grad():
-                meta_policy = part.policy(phi)
         objective = partial(part.value, meta_params=phi, meta_policy=meta_policy)
-        parts.append(solve_inner(objective, phi, solver, part.metric, differentiable))
+        return solve_inner(objective, phi, solver, part.metric, differentiable)
+
+    parts = lower.map_chunks(adapt_chunk)
     reports = zip(*(part[1:] for part in parts), strict=True)
     return Adaptation(join_params([part.params for part in parts]), *map(th.cat, reports))

@@ -11,7 +11,7 @@ what they make of it:
 - Reptile: θ_K − φ.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch as th
 
@@ -22,13 +22,20 @@ from sb3_bomrl.core.inner_solvers import InnerSolver
 from sb3_bomrl.core.params import flatten, grad, mean_over_tasks, require_grad
 from sb3_bomrl.core.surrogates import get_surrogate
 from sb3_bomrl.meta.adaptation import LowerLevel, adapt, steps_in_episode
+from sb3_bomrl.meta.chunks import join_params, map_chunks, take_batch, take_params, task_chunks
 from sb3_bomrl.meta.gradients import MetaGradient, policy_gradient, query_surrogate
 from sb3_bomrl.policies import Actor
 from sb3_bomrl.types import Adaptation, Batch, Params, Rollout
 
 
-def _report(per_task: Params) -> MetaGradient:
-    return MetaGradient(mean_over_tasks(per_task), flatten(per_task).norm(dim=1), None)
+def _in_chunks(actor: Actor, query: Batch, per_task: Callable[[slice], Params]) -> MetaGradient:
+    """Mean of what a function says of every task's gradient, given a slice of the task axis, and its norms."""
+    joined = join_params(map_chunks(actor, query, per_task, task_chunks(actor, query)))
+    return MetaGradient(mean_over_tasks(joined), flatten(joined).norm(dim=1), None)
+
+
+def _take_batches(batches: Sequence[Batch], tasks: slice) -> list[Batch]:
+    return [take_batch(batch, tasks) for batch in batches]
 
 
 def policy_gradient_step(
@@ -102,12 +109,16 @@ def maml_meta_gradient(
     :param first_order: leave the Hessians out (Finn et al., 2017, Section 5.2): FOMAML
     :return: mean over tasks, and reports
     """
-    cotangent = policy_gradient(actor, query, adapted_params)
-    if first_order:
-        return _report(first_order_hypergradient(cotangent))
-    phi = require_grad(meta_params)
-    path = gradient_path(actor, supports, phi, inner_lr, surrogate)
-    return _report(unrolled_hypergradient(path[-1], phi, cotangent))
+
+    def per_task(tasks: slice) -> Params:
+        cotangent = policy_gradient(actor, take_batch(query, tasks), take_params(adapted_params, tasks))
+        if first_order:
+            return first_order_hypergradient(cotangent)
+        phi = require_grad(take_params(meta_params, tasks))
+        path = gradient_path(actor, _take_batches(supports, tasks), phi, inner_lr, surrogate)
+        return unrolled_hypergradient(path[-1], phi, cotangent)
+
+    return _in_chunks(actor, query, per_task)
 
 
 def emaml_meta_gradient(
@@ -139,16 +150,20 @@ def emaml_meta_gradient(
     :param inner_lr: α > 0
     :return: mean over tasks, and reports
     """
-    cotangent = policy_gradient(actor, query, adapted_params)
-    phi = require_grad(meta_params)
-    path = gradient_path(actor, supports, phi, inner_lr, "log")
-    scores = [
-        (step.weights * actor(theta, step.observations).log_prob(step.actions)).sum(-1)
-        for theta, step in zip(path[:-1], steps, strict=True)
-    ]
-    score = (credit * th.stack(scores).sum(0)).sum()
-    inner = th.stack([(path[-1][name] * value.detach()).sum() for name, value in cotangent.items()]).sum()
-    return _report(grad(inner + score, phi))
+
+    def per_task(tasks: slice) -> Params:
+        cotangent = policy_gradient(actor, take_batch(query, tasks), take_params(adapted_params, tasks))
+        phi = require_grad(take_params(meta_params, tasks))
+        path = gradient_path(actor, _take_batches(supports, tasks), phi, inner_lr, "log")
+        scores = [
+            (step.weights * actor(theta, step.observations).log_prob(step.actions)).sum(-1)
+            for theta, step in zip(path[:-1], _take_batches(steps, tasks), strict=True)
+        ]
+        score = (credit[tasks] * th.stack(scores).sum(0)).sum()
+        inner = th.stack([(path[-1][name] * value.detach()).sum() for name, value in cotangent.items()]).sum()
+        return grad(inner + score, phi)
+
+    return _in_chunks(actor, query, per_task)
 
 
 def leave_one_out_credit(query: Rollout, visitation_gamma: float, normalize_advantage: bool) -> th.Tensor:
@@ -207,17 +222,22 @@ def promp_meta_gradient(
     :param kl_coefs: η, (n_inner_steps,)
     :return: mean over tasks with reports, and (n_inner_steps,) KL of every inner step, mean over tasks, in nats
     """
-    phi = require_grad(meta_params)
-    path = gradient_path(actor, supports, phi, inner_lr)
-    divergences = []
-    for old, new, support in zip(sampling_params, path[:-1], supports, strict=True):
-        with th.no_grad():
-            sampled = actor(old, support.observations)
-        divergences.append(policy_kl(sampled, actor(new, support.observations), support.weights))
-    kl = th.stack(divergences)
-    gain = query_surrogate(actor, query, path[-1], get_surrogate("clip", clip_range))
-    objective = gain - (kl_coefs.to(kl)[:, None] * kl).mean(0)
-    return _report(grad(objective.sum(), phi)), kl.detach().mean(1)
+    kl = th.zeros(len(supports), len(query.weights)).to(query.weights)
+
+    def per_task(tasks: slice) -> Params:
+        phi, batches = require_grad(take_params(meta_params, tasks)), _take_batches(supports, tasks)
+        path = gradient_path(actor, batches, phi, inner_lr)
+        divergences = []
+        for old, new, support in zip(sampling_params, path[:-1], batches, strict=True):
+            with th.no_grad():
+                sampled = actor(take_params(old, tasks), support.observations)
+            divergences.append(policy_kl(sampled, actor(new, support.observations), support.weights))
+        divergence = th.stack(divergences)
+        kl[:, tasks] = divergence.detach()
+        gain = query_surrogate(actor, take_batch(query, tasks), path[-1], get_surrogate("clip", clip_range))
+        return grad((gain - (kl_coefs.to(kl)[:, None] * divergence).mean(0)).sum(), phi)
+
+    return _in_chunks(actor, query, per_task), kl.mean(1)
 
 
 def reptile_meta_gradient(
@@ -239,5 +259,10 @@ def reptile_meta_gradient(
     :param surrogate: h, as in :func:`gradient_path`; it does not matter to a first derivative
     :return: mean over tasks, and reports
     """
-    last = gradient_path(actor, supports, require_grad(adapted_params), inner_lr, surrogate)[-1]
-    return _report({name: value.detach() - meta_params[name] for name, value in last.items()})
+
+    def per_task(tasks: slice) -> Params:
+        theta = require_grad(take_params(adapted_params, tasks))
+        last = gradient_path(actor, _take_batches(supports, tasks), theta, inner_lr, surrogate)[-1]
+        return {name: value.detach() - meta_params[name][tasks] for name, value in last.items()}
+
+    return _in_chunks(actor, supports[0], per_task)

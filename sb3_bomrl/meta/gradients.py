@@ -80,7 +80,7 @@ def bomrl_meta_gradient(
     unmerged: LowerLevel | None = None,
 ) -> MetaGradient:
     r"""
-    BO-MRL's meta-gradient: the policy gradient at θ', pulled back to φ, Eq. (A3), one chunk of tasks after the other.
+    BO-MRL's meta-gradient: the policy gradient at θ', pulled back to φ, Eq. (A3), in chunks of tasks.
 
     :param lower: the lower level on the support data
     :param support: support rollout, with its time axis
@@ -100,28 +100,26 @@ def bomrl_meta_gradient(
     """
     if hypergradient not in HYPERGRADIENTS:
         raise ValueError(f"hypergradient must be one of {HYPERGRADIENTS}, got {hypergradient!r}")
-    gradients, infos = [], []
-    for tasks in lower.hessian_chunks:
+
+    def pull_back(tasks: slice) -> tuple[Params, SolveInfo | None]:
         part, phi, theta = lower.take(tasks), take_params(meta_params, tasks), take_params(adapted_params, tasks)
         cotangent = policy_gradient(lower.actor, take_batch(query, tasks), theta)
         if hypergradient == "first_order":
-            gradients.append(first_order_hypergradient(cotangent))
-        elif hypergradient == "unrolled":
+            return first_order_hypergradient(cotangent), None
+        if hypergradient == "unrolled":
             phi = require_grad(phi)
-            gradients.append(
-                unrolled_hypergradient(adapt(part, phi, solver, differentiable=True).params, phi, cotangent)
-            )
-        else:
-            solve = partial(damped_solve, max_iterations=cg_max_steps, relative_damping=cg_damping)
-            sampling = None
-            if hypergradient == "implicit_sampling":
-                every_step = part if unmerged is None else unmerged.take(tasks)
-                sampling = partial(sampling_term, every_step, _take_rollout(support, tasks), phi, theta, gamma)
-            per_task, info = implicit_hypergradient(part.loss, theta, phi, cotangent, solve, sampling)
-            gradients.append(per_task)
-            infos.append(info)
-    joined = join_params(gradients)
-    report = SolveInfo(*map(th.cat, zip(*infos, strict=True))) if infos else None
+            path = adapt(part, phi, solver, differentiable=True)
+            return unrolled_hypergradient(path.params, phi, cotangent), None
+        solve = partial(damped_solve, max_iterations=cg_max_steps, relative_damping=cg_damping)
+        sampling = None
+        if hypergradient == "implicit_sampling":
+            every_step = part if unmerged is None else unmerged.take(tasks)
+            sampling = partial(sampling_term, every_step, _take_rollout(support, tasks), phi, theta, gamma)
+        return implicit_hypergradient(part.loss, theta, phi, cotangent, solve, sampling)
+
+    gradients, infos = zip(*lower.map_chunks(pull_back), strict=True)
+    joined = join_params(list(gradients))
+    report = None if infos[0] is None else SolveInfo(*map(th.cat, zip(*infos, strict=True)))
     return MetaGradient(mean_over_tasks(joined), flatten(joined).norm(dim=1), report)
 
 

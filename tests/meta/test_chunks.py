@@ -5,6 +5,7 @@ import torch as th
 
 from sb3_bomrl.core.inner_solvers import InnerSolver
 from sb3_bomrl.core.params import flatten
+from sb3_bomrl.meta import chunks as meta_chunks
 from sb3_bomrl.meta.adaptation import LowerLevel, adapt
 from sb3_bomrl.meta.chunks import task_chunks
 from sb3_bomrl.meta.gradients import bomrl_meta_gradient
@@ -13,12 +14,14 @@ from sb3_bomrl.meta.gradients import bomrl_meta_gradient
 @pytest.mark.parametrize(
     ("n_tasks", "at_once", "sizes"), [(7, None, [7]), (7, 3, [2, 2, 3]), (4, 0, [1] * 4), (6, 2, [2] * 3)]
 )
-def test_the_size_follows_the_network_and_the_data(n_tasks, at_once, sizes, make_actor, draw_params, draw_batch):
+def test_the_size_follows_the_network_and_the_data(
+    n_tasks, at_once, sizes, make_actor, draw_params, draw_batch, monkeypatch
+):
     actor = make_actor("gaussian")
     batch = draw_batch(actor, draw_params(actor, n_tasks, 1), 30, 2)
-    chunks = (
-        task_chunks(actor, batch) if at_once is None else task_chunks(actor, batch, None, at_once * 30 * actor.n_units)
-    )
+    if at_once is not None:
+        monkeypatch.setattr(meta_chunks, "ACTIVATIONS_AT_ONCE", at_once * 30 * actor.n_units)
+    chunks = task_chunks(actor, batch)
     assert [tasks.stop - tasks.start for tasks in chunks] == sizes
     assert th.equal(th.cat([th.arange(n_tasks)[tasks] for tasks in chunks]), th.arange(n_tasks))
     assert task_chunks(actor, batch, sizes[-1]) == chunks
@@ -36,7 +39,7 @@ def test_chunks_change_nothing(kind, hypergradient, make_actor, draw_params, dra
     results = []
     for tasks_per_chunk in (None, 2, 1):
         lower = LowerLevel(actor, support, "kl_meta_task", "sigmoid", 5.0, tasks_per_chunk=tasks_per_chunk)
-        assert len(lower.chunks) == len(lower.hessian_chunks) == {None: 1, 2: 3, 1: 5}[tasks_per_chunk]
+        assert len(lower.chunks) == {None: 1, 2: 3, 1: 5}[tasks_per_chunk]
         adapted = adapt(lower, phi, solver)
         result = bomrl_meta_gradient(lower, None, phi, adapted.params, query, solver, hypergradient, 0.9, 4, 0.1)
         results.append((adapted, result))

@@ -1,0 +1,75 @@
+"""Chunks in threads of their own: results in order, the same bits for any number of threads, the number restored."""
+
+import threading
+
+import pytest
+import torch as th
+
+from sb3_bomrl.core.threads import map_in_threads, torch_threads
+from sb3_bomrl.meta import chunks
+
+
+@pytest.fixture
+def three_threads():
+    with torch_threads(3):
+        yield
+
+
+def test_results_come_in_order_from_threads_with_single_threaded_operations(three_threads):
+    meet = threading.Barrier(3, timeout=30)  # passes only if three run at once
+
+    def work(item):
+        meet.wait()
+        return item, th.get_num_threads(), threading.get_ident()
+
+    results = map_in_threads(work, range(6))
+    assert [item for item, _, _ in results] == list(range(6))
+    assert {n for _, n, _ in results} == {1}
+    assert len({ident for _, _, ident in results}) == 3
+    assert th.get_num_threads() == 3
+
+
+def test_a_thread_that_starts_later_has_torchs_own_number(three_threads):
+    map_in_threads(lambda item: item, range(3))
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(th.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert seen == [3]
+
+
+def test_inside_of_a_thread_calls_run_in_turn(three_threads):
+    nested = map_in_threads(lambda _: map_in_threads(lambda _: threading.get_ident(), range(4)), range(2))
+    assert [len(set(idents)) for idents in nested] == [1, 1]
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_errors_reach_the_caller(three_threads, parallel):
+    def fail(item):
+        raise ValueError(f"item {item}")
+
+    with pytest.raises(ValueError, match="item 0"):
+        map_in_threads(fail, range(3), parallel)
+    assert th.get_num_threads() == 3
+
+
+def test_in_turn_on_request(three_threads):
+    assert set(map_in_threads(lambda _: threading.get_ident(), range(3), False)) == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("algorithm", ["BOMRL", "MAML", "EMAML", "ProMP"])
+def test_the_number_of_threads_changes_no_bit(algorithm, monkeypatch):
+    import sb3_bomrl
+
+    monkeypatch.setattr(chunks, "ACTIVATIONS_AT_ONCE", 2_000)  # a task per chunk
+    results = []
+    for n_threads in (1, 2, 3):
+        with torch_threads(n_threads):
+            env = sb3_bomrl.make_meta_vec_env("bomrl/Navigation2D-v0", 6, env_kwargs={"horizon": 10})
+            model = getattr(sb3_bomrl, algorithm)(
+                "MlpPolicy", env, n_steps=20, meta_batch_size=3, seed=0, device="cpu", policy_kwargs={"net_arch": [16]}
+            )
+            model.learn(2 * 2 * 20 * 6)
+            results.append(model.actor.params())
+    for other in results[1:]:
+        assert all(th.equal(other[name], value) for name, value in results[0].items())
