@@ -244,7 +244,11 @@ def test_the_penalty_weights_of_promp_are_saved(tiny, tmp_path):
     assert model.kl_coefs != [model.init_kl_coef] * 2
     model.save(tmp_path / "model")
     assert ProMP.load(tmp_path / "model").kl_coefs == model.kl_coefs
+    assert ProMP.load_safely(tmp_path / "model").kl_coefs == model.kl_coefs
     assert ProMP.load(tmp_path / "model", n_inner_steps=1).kl_coefs == [model.init_kl_coef]
+    for bad in ([-1.0, 0.0], [np.nan, 0.0], ["x", "y"]):
+        with pytest.raises(ValueError, match=rf"kl_coefs must be a number in \[0, inf\], got {bad[0]!r}"):
+            ProMP.load_safely(tmp_path / "model", kl_coefs=bad)
 
 
 def test_a_missing_file_is_named(tmp_path):
