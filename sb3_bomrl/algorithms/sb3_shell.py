@@ -144,7 +144,7 @@ class MetaAlgorithmShell(ResumableAlgorithm):
         self._n_run_iterations = self._resume_from = 0
         self._iteration_hooks = []
         self._normalizer_statistics: dict[str, Any] | None = None
-        if use_sde:
+        if use_sde or (policy_kwargs or {}).get("use_sde"):
             raise ValueError("use_sde must be False, got True: the noise of gSDE is no function of the parameters")
         if isinstance(env, str):
             for name in ("meta_batch_size", "n_envs_per_task"):
