@@ -259,10 +259,10 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     "replaced", [{"observation_space": spaces.Box(-1.0, 1.0, (3,))}, {"action_space": spaces.Discrete(2)}]
 )
-def test_an_environment_with_other_spaces_is_refused(tiny, tmp_path, replaced):
-    tiny.model(DummyVecEnv([tiny.SpaceEnv] * 2)).save(tmp_path / "model")
+def test_an_environment_with_other_spaces_is_refused(tiny, algorithm, tmp_path, replaced):
+    tiny.model(DummyVecEnv([tiny.SpaceEnv] * 2), cls=algorithm).save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"(Observation|Action) spaces do not match"):
-        BOMRL.load(tmp_path / "model", env=DummyVecEnv([lambda: tiny.SpaceEnv(**replaced)] * 2))
+        algorithm.load(tmp_path / "model", env=DummyVecEnv([lambda: tiny.SpaceEnv(**replaced)] * 2))
 
 
 @pytest.mark.parametrize("saved_with", [True, False])
