@@ -123,9 +123,9 @@ def envs() -> None:
 @app.command()
 def algos() -> None:
     """List the algorithms."""
-    for name, entry in REGISTRY.items():
-        summary = (entry.algorithm.__doc__ or "").strip().splitlines()[0]
-        typer.echo(f"{name}  {summary}")
+    for name, algorithm in REGISTRY.items():
+        title, bracket, _ = " ".join((algorithm.__doc__ or "").split()).partition(")")  # the method and its papers
+        typer.echo(f"{name:8} {title}{bracket}")
 
 
 def main() -> None:

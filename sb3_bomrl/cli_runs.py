@@ -37,7 +37,7 @@ def algorithm(name: str) -> type[MetaAlgorithm]:
     """
     if name not in REGISTRY:
         raise ValueError(f"algo must be one of {', '.join(REGISTRY)}, got {name!r}")
-    return REGISTRY[name].algorithm
+    return REGISTRY[name]
 
 
 def parse_params(params: Sequence[str], cls: type[MetaAlgorithm]) -> dict[str, Any]:

@@ -101,3 +101,44 @@ def zero_observation(space: spaces.Space, device: th.device) -> Any:
     if isinstance(space, spaces.Dict):
         return {key: zero_observation(part, device) for key, part in space.spaces.items()}
     return th.zeros((1, *(space.shape or ())), device=device)
+
+
+@th.no_grad()
+def update_batch_norms(policy: ActorCriticPolicy, observations: Observations, n_at_once: int = 4096) -> None:
+    r"""
+    Move the running statistics of batch normalisation towards those of some observations.
+
+    Policies act and learn in evaluation mode, with the statistics as they are: only so is an action distribution a
+    function of the observation and the parameters.
+
+    :param policy: any policy; nothing happens if it has no batch normalisation with running statistics
+    :param observations: (..., \*obs_shape), or a dictionary of such
+    :param n_at_once: observations per step of the statistics; a remainder of a single one is left out
+    """
+    norms = [m for m in policy.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    flat = _one_axis(observations, policy.observation_space)
+    n_samples = len(next(iter(flat.values())) if isinstance(flat, dict) else flat)
+    for norm in norms:
+        norm.train()
+    try:
+        for indices in th.arange(n_samples).split(n_at_once):
+            if len(indices) > 1:
+                policy(_take(flat, indices, policy.device), deterministic=True)
+    finally:
+        for norm in norms:
+            norm.eval()
+
+
+def _one_axis(observations: Observations, space: spaces.Space) -> Observations:
+    if isinstance(observations, dict):
+        assert isinstance(space, spaces.Dict)
+        return {key: value.reshape(-1, *(space[key].shape or ())) for key, value in observations.items()}
+    return observations.reshape(-1, *(space.shape or ()))
+
+
+def _take(observations: Observations, indices: th.Tensor, device: th.device) -> Observations:
+    if isinstance(observations, dict):
+        return {key: value[indices].to(device) for key, value in observations.items()}
+    return observations[indices].to(device)

@@ -24,7 +24,7 @@ from torch.func import functional_call, vmap
 
 from sb3_bomrl.core.action_distributions import DiagonalGaussian, MultiCategorical
 from sb3_bomrl.core.stacked_mlp import stacked_mlp
-from sb3_bomrl.networks import ActorModule, counting_units, find_layers, zero_observation
+from sb3_bomrl.networks import ActorModule, counting_units, find_layers, update_batch_norms, zero_observation
 from sb3_bomrl.types import Observations, Params
 
 
@@ -299,12 +299,13 @@ def _map(function: Any, observations: Any) -> Any:
 
 def update_normalizers(policy: ActorCriticPolicy, observations: Observations) -> None:
     r"""
-    Fold observations into every :class:`NormalizedFlattenExtractor` of a policy.
+    Fold observations into every :class:`NormalizedFlattenExtractor` of a policy, and into its batch normalisation.
 
-    :param policy: any policy; nothing happens if it has no such extractor
+    :param policy: any policy; nothing happens if it has neither
     :param observations: (..., \*obs_shape)
     """
     extractors = [module for module in policy.modules() if isinstance(module, NormalizedFlattenExtractor)]
     for extractor in extractors:
         assert isinstance(observations, th.Tensor)
         extractor.update(observations.reshape(-1, extractor.features_dim))
+    update_batch_norms(policy, observations)

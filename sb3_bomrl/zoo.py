@@ -11,68 +11,28 @@ import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_bomrl.algorithms.bomrl import BOMRL
+from sb3_bomrl.algorithms.emaml import EMAML
+from sb3_bomrl.algorithms.maml import FOMAML, MAML
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
+from sb3_bomrl.algorithms.promp import ProMP
+from sb3_bomrl.algorithms.reptile import Reptile
 from sb3_bomrl.policies import NormalizedFlattenExtractor
 from sb3_bomrl.zoo_callbacks import AdaptationTrialCallback, adaptation_eval_callback
-from sb3_bomrl.zoo_enjoy import ADAPTING_SCRIPTS, run_adapted
+from sb3_bomrl.zoo_enjoy import ADAPTING_SCRIPTS, check_can_show, run_adapted
+from sb3_bomrl.zoo_samplers import SEARCH_SPACES, convert, sampler
 
-
-class ZooEntry(NamedTuple):
-    """
-    What rl_zoo3 must know of an algorithm.
-
-    :param algorithm: the class
-    :param sample: hyperparameters of an Optuna trial
-    :param convert: parameters of a finished trial -> hyperparameters
-    :param step_sizes: those that ``lin_<start>`` makes a schedule of
-    """
-
-    algorithm: type[MetaAlgorithm]
-    sample: Callable[[Any, int, int, dict[str, Any]], dict[str, Any]]
-    convert: Callable[[dict[str, Any]], dict[str, Any]]
-    step_sizes: tuple[str, ...]
-
-
-def sample_bomrl(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
-    """
-    Draw BO-MRL's hyperparameters.
-
-    :param trial: Optuna's trial
-    :param n_actions: not used, rl_zoo3 passes it
-    :param n_envs: not used, rl_zoo3 passes it
-    :param additional_args: not used, rl_zoo3 passes it
-    :return: keyword arguments of the algorithm
-    """
-    return convert_bomrl(
-        {
-            "one_minus_gae_lambda": trial.suggest_float("one_minus_gae_lambda", 0.005, 0.2, log=True),
-            "reg_coef": trial.suggest_float("reg_coef", 0.02, 2.0, log=True),
-            "inner_lr": trial.suggest_float("inner_lr", 5e-4, 2e-2, log=True),
-            "n_inner_steps": trial.suggest_categorical("n_inner_steps", [10, 25, 50]),
-            "hypergradient_damping": trial.suggest_float("hypergradient_damping", 1e-3, 0.3, log=True),
-            "max_kl": trial.suggest_float("max_kl", 3e-3, 5e-2, log=True),
-        }
-    )
-
-
-def convert_bomrl(params: dict[str, Any]) -> dict[str, Any]:
-    """
-    Turn the parameters of a trial into keyword arguments.
-
-    :param params: as drawn by :func:`sample_bomrl`
-    :return: keyword arguments of the algorithm
-    """
-    kept = dict(params)
-    return {"gae_lambda": 1.0 - kept.pop("one_minus_gae_lambda"), **kept}
-
-
-REGISTRY: dict[str, ZooEntry] = {
-    "bomrl": ZooEntry(BOMRL, sample_bomrl, convert_bomrl, ("learning_rate", "inner_lr", "max_kl", "clip_range")),
+REGISTRY: dict[str, type[MetaAlgorithm]] = {
+    "bomrl": BOMRL,
+    "maml": MAML,
+    "fomaml": FOMAML,
+    "emaml": EMAML,
+    "promp": ProMP,
+    "reptile": Reptile,
 }
 """Algorithms by rl_zoo3's name for them; a configuration file of that name lies in ``zoo_configs``."""
 
@@ -115,10 +75,10 @@ def register() -> None:
         utils = importlib.import_module("rl_zoo3.utils")
     except ImportError as error:
         raise ImportError(f"{error}: run `pip install 'sb3-bomrl[zoo]'`") from error
-    for name, entry in REGISTRY.items():
-        utils.ALGOS[name] = entry.algorithm
-        hyperparams_opt.HYPERPARAMS_SAMPLER[name] = entry.sample
-        hyperparams_opt.HYPERPARAMS_CONVERTER[name] = entry.convert
+    for name, algorithm in REGISTRY.items():
+        utils.ALGOS[name] = algorithm
+        hyperparams_opt.HYPERPARAMS_SAMPLER[name] = sampler(SEARCH_SPACES[name])
+        hyperparams_opt.HYPERPARAMS_CONVERTER[name] = convert
     _extend(exp_manager)
 
 
@@ -140,7 +100,7 @@ def _extend(exp_manager: Any) -> None:
     def _preprocess_schedules(self: Any, hyperparams: dict[str, Any]) -> dict[str, Any]:
         if self.algo not in REGISTRY:
             return preprocess(hyperparams)
-        return with_schedules(hyperparams, REGISTRY[self.algo].step_sizes)
+        return with_schedules(hyperparams, ("learning_rate", *REGISTRY[self.algo].step_sizes))
 
     def _with(name: str, replacement: Any, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: Any, *args: Any) -> Any:
@@ -201,6 +161,7 @@ def main() -> None:
         sys.exit(f"usage: python -m sb3_bomrl.zoo SCRIPT ...\nSCRIPT must be one of {', '.join(SCRIPTS)}{given}")
     script = sys.argv.pop(1)
     register()
+    check_can_show(script, sys.argv[1:])
     module = SCRIPTS[script]
     if script in ADAPTING_SCRIPTS:
         run_adapted(module)

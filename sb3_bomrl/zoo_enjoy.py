@@ -1,13 +1,16 @@
-"""rl_zoo3's ``enjoy`` and ``record_video`` on a chosen task, after adapting to it."""
+"""rl_zoo3's ``enjoy`` and ``record_video`` on a chosen task, after adapting to it; and what showing it needs."""
 
 import argparse
 import ast
 import importlib
+import importlib.util
 import runpy
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import gymnasium as gym
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -17,6 +20,7 @@ from sb3_bomrl.types import Task
 from sb3_bomrl.vec_env import make_meta_vec_env
 
 ADAPTING_SCRIPTS = ("enjoy", "record_video")
+SHOWING_SCRIPTS = (*ADAPTING_SCRIPTS, "record_training")
 _N_ENVS = 10
 
 
@@ -32,6 +36,32 @@ def parse_task(text: str) -> Task:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise ValueError(f"task must be a Python literal such as 1.3 or (0.4, -0.1), got {text!r}") from None
+
+
+def check_can_show(script: str, argv: Sequence[str]) -> None:
+    """
+    Say what is missing before a script loads a model and fails on it.
+
+    :param script: name of the script
+    :param argv: its arguments
+    :raises ImportError: if ``record_video`` has no moviepy
+    :raises FileNotFoundError: if ``record_training`` has no ffmpeg
+    :raises ValueError: if the environment cannot render
+    """
+    if script == "record_video" and importlib.util.find_spec("moviepy") is None:
+        raise ImportError("record_video needs moviepy, which brings ffmpeg: run `pip install 'sb3-bomrl[zoo]'`")
+    if script == "record_training" and shutil.which("ffmpeg") is None:
+        raise FileNotFoundError("record_training needs the program ffmpeg, a package of the system: it is not on PATH")
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--env")
+    parser.add_argument("--no-render", action="store_true")
+    known, _ = parser.parse_known_args(argv)
+    if script not in SHOWING_SCRIPTS or known.env is None or (script == "enjoy" and known.no_render):
+        return
+    modes = gym.make(known.env).metadata.get("render_modes", [])
+    if not {"rgb_array", *(["human"] if script == "enjoy" else [])} & set(modes):
+        advice = "; --no-render plays without" if script == "enjoy" else ""
+        raise ValueError(f"--env must be able to render, but {known.env} has the render modes {modes}{advice}")
 
 
 def run_adapted(module: str) -> None:

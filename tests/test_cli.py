@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 from types import SimpleNamespace
 
@@ -108,7 +109,46 @@ def test_an_interrupted_run_is_resumed(run, tmp_path, monkeypatch):
 
 def test_lists():
     assert ENV in call("envs").output
-    assert "bomrl  Bilevel" in call("algos").output
+    listed = call("algos").output.splitlines()
+    assert [line.split()[0] for line in listed] == list(cli.REGISTRY)
+    for line in listed:
+        assert re.fullmatch(r"\w+ +[^(]+\(.*arXiv \d+\.\d+\)", line), "a method with its papers"
+    assert listed[1] == "maml     Model-agnostic meta-learning (Finn et al., 2017, arXiv 1703.03400)"
+
+
+ALGORITHMS = [name for name in cli.REGISTRY if name != "bomrl"]
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_algorithm_trains_is_evaluated_and_resumed(tmp_path, monkeypatch, algo):
+    monkeypatch.chdir(tmp_path)
+    cls, argv = cli.REGISTRY[algo], ["train", ENV, "--algo", algo, "-n", 360]
+    folder = tmp_path / "runs" / f"Navigation2D-v0_{algo}_0"
+    done = call(*argv, *TINY)
+    assert done.exit_code == 0, done.output
+    straight = cls.load_safely(folder / "model.zip")
+    assert (straight.num_timesteps, straight.n_inner_steps) == (360, 2)
+    assert call("evaluate", folder, "--episodes", 1, "--steps", 1).output.count("\n") == 27
+    call("plot", folder, "-o", tmp_path / "returns.png")
+    assert (tmp_path / "returns.png").read_bytes().startswith(b"\x89PNG")
+
+    original = cls._meta_iteration
+
+    def interrupted(self, must_finish):
+        if self.n_meta_iterations == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, must_finish)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cls, "_meta_iteration", interrupted)
+        assert call(*argv, *TINY, "-o", "stopped").exit_code == 128 + signal.SIGTERM
+    with pytest.raises(ValueError, match=f"goes on with {algo} on {ENV}"):
+        call("train", ENV, "-o", "stopped", "--resume")
+    assert call(*argv, "-o", "stopped", "--resume").exit_code == 0
+    resumed = cls.load_safely("stopped/model.zip")
+    assert resumed.n_meta_iterations == straight.n_meta_iterations > 2
+    pairs = zip(straight.policy.parameters(), resumed.policy.parameters(), strict=True)
+    assert all((a == b).all() for a, b in pairs)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +156,7 @@ def test_lists():
     [
         (["train", ENV, "-P", "nonsense=1"], "-P must be NAME=VALUE"),
         (["train", ENV, "-P", "reg_coef=-1"], "reg_coef must be a finite number above 0"),
-        (["train", ENV, "--algo", "dqn"], "algo must be one of bomrl"),
+        (["train", ENV, "--algo", "dqn"], "algo must be one of bomrl, maml, fomaml, emaml, promp, reptile, got 'dqn'"),
         (["train", "Nothing-v0"], "Nothing"),
         (["train", ENV, "--resume", "-o", "nowhere"], "there is no nowhere"),
         (["adapt", "missing.zip", "--task", "1", "--env", ENV], "neither 'missing.zip' nor"),

@@ -1,6 +1,8 @@
 """rl_zoo3's own scripts with the algorithms of this package, on tiny budgets."""
 
+import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,12 +14,12 @@ from stable_baselines3.common.utils import LinearSchedule
 pytest.importorskip("rl_zoo3")
 
 from sb3_bomrl import BOMRL, zoo
-from sb3_bomrl.envs import ENV_IDS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # rl_zoo3 and what it imports
 ENV = "bomrl/Navigation2D-v0"
 TINY = ["n_envs:4", "meta_batch_size:2", "n_steps:10", "n_inner_steps:2"]
 COMMON = ["--algo", "bomrl", "--env", ENV, "-f", "logs"]
+RUN = Path("logs/bomrl/bomrl-Navigation2D-v0_1")
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,26 @@ def test_enjoy_without_a_task_plays_the_meta_policy(zoo_run, capsys):
     assert "adaptation" not in out
 
 
+@pytest.mark.parametrize("algo", [name for name in zoo.REGISTRY if name != "bomrl"])
+def test_every_algorithm_trains_and_adapts_to_a_task(zoo_run, capsys, algo):
+    common = ["--algo", algo, *COMMON[2:]]
+    step_size = {"promp": "clip_range:'lin_0.2'", "reptile": "interpolation:'lin_0.5'"}.get(algo, "max_kl:'lin_0.1'")
+    zoo_run("train", *common, "-n", "160", "--eval-freq", "80", "--eval-episodes", "1", "--n-eval-envs", "25",
+            "--seed", "0", "--env-kwargs", "horizon:5", "-params", *TINY, step_size)  # fmt: skip
+    path = Path(f"logs/{algo}/bomrl-Navigation2D-v0_1")
+    model = zoo.REGISTRY[algo].load_safely(path / "bomrl-Navigation2D-v0.zip")
+    assert (model.num_timesteps, model.n_inner_steps, model.inner_lr) == (160, 2, 0.5)
+    name, text = step_size.split(":")
+    assert getattr(model, name)(0.5) == pytest.approx(0.5 * float(text[5:-1]))
+    record = np.load(path / "evaluations.npz")
+    assert record["adaptation_returns"].shape == (2, 2, 25, 1)
+    zoo_run("enjoy", *common, "-n", "6", "--no-render", "--task", "(0.2, -0.1)", "--adapt-episodes", "4")
+    out = capsys.readouterr().out
+    before, after = re.findall(r"Task \(0\.2, -0\.1\): return (\S+) ", out)
+    assert before != after
+    assert "after 1 adaptation(s) of 4 episodes" in out
+
+
 def test_search_reports_the_adapted_return_and_a_trial_can_be_trained(zoo_run, capsys):
     study = ["--storage", "sqlite:///study.db", "--study-name", "s"]
     zoo_run("train", *COMMON, "-n", "160", "-optimize", "--n-trials", "2", "--n-startup-trials", "1",
@@ -91,9 +113,32 @@ def test_search_reports_the_adapted_return_and_a_trial_can_be_trained(zoo_run, c
     assert model.reg_coef == trials[1].params["reg_coef"]
 
 
-def test_plots(zoo_run):
+def test_plots(zoo_run, capsys):
+    import matplotlib.pyplot as plt
+
     zoo_run("all_plots", "-a", "bomrl", "-e", "Navigation2D", "-f", "logs", "--no-display", "-o", "results")
     assert Path("results.pkl").exists()
+    plt.close("all")
+    zoo_run("plot_train", "-a", "bomrl", "-e", "Navigation2D", "-f", "logs", "-w", "2")
+    n_episodes = sum(len(path.read_text().splitlines()) - 2 for path in RUN.glob("*.monitor.csv"))
+    points = {len(line.get_ydata()) for line in plt.gcf().axes[0].lines}
+    assert n_episodes == 32  # those before and those after adaptation
+    assert n_episodes - 1 in points  # a rolling mean over two
+
+
+def test_plots_from_a_file(zoo_run, tmp_path, capsys, monkeypatch):
+    """Which rl_zoo3 draws of two runs or more."""
+    for number in (1, 2):
+        shutil.copytree(RUN, f"pair/bomrl/{RUN.name[:-1]}{number}")
+    zoo_run("all_plots", "-a", "bomrl", "-e", "Navigation2D", "-f", "pair", "--no-display", "-o", "pair/results")
+    capsys.readouterr()
+    zoo_run("plot_from_file", "-i", "pair/results", "-o", str(tmp_path / "bars.png"), "--format", "png")
+    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+    last = np.load(RUN / "evaluations.npz")["adaptation_returns"][-1, 1].mean()  # after one adaptation
+    assert f"{last:.0f} +/- 0" in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "rliable", None)
+    with pytest.raises(ImportError, match="rliable"):
+        zoo_run("plot_from_file", "-i", "pair/results", "-r")
 
 
 def test_the_hub_scripts_can_be_imported():
@@ -114,31 +159,6 @@ def test_the_unmodified_script_finds_the_algorithm(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env, timeout=600)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "logs/bomrl/bomrl-Navigation2D-v0_1/bomrl-Navigation2D-v0.zip").exists()
-
-
-@pytest.mark.parametrize("algo", zoo.REGISTRY)
-def test_every_environment_has_an_entry_that_makes_a_model(algo):
-    entries = yaml.safe_load(zoo.config_path(algo).read_text())
-    assert {*ENV_IDS, "default"} <= set(entries)
-    import inspect
-
-    known = set(inspect.signature(zoo.REGISTRY[algo].algorithm.__init__).parameters)
-    text = zoo.config_path(algo).read_text()
-    for name, entry in entries.items():
-        settings = {**entry}
-        n_envs, _ = settings.pop("n_envs"), settings.pop("n_timesteps")
-        assert n_envs % settings["meta_batch_size"] == 0, name
-        assert set(settings) <= known, name
-        for key in settings:
-            assert f"\n# {key} " in text, f"{key} must be commented"
-
-
-def test_schedules():
-    out = zoo.with_schedules({"inner_lr": "lin_1e-2", "max_kl": 0.1}, ("inner_lr", "max_kl"))
-    assert (out["inner_lr"](0.25), out["max_kl"]) == (pytest.approx(2.5e-3), 0.1)
-    for text in ("lin_", "exp_0.1", "lin_x"):
-        with pytest.raises(ValueError, match=rf"inner_lr must be a number or 'lin_<start>', got '{text}'"):
-            zoo.with_schedules({"inner_lr": text}, ("inner_lr",))
 
 
 def test_unknown_scripts_are_named(monkeypatch):

@@ -1,7 +1,7 @@
 """BO-MRL: bilevel meta-reinforcement learning with universal policy adaptation."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -9,7 +9,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.algorithms.validation import check_choice, check_positive, check_range, check_step_size, step_size
+from sb3_bomrl.algorithms.validation import check_choice, check_positive, check_range
 from sb3_bomrl.core.distances import DISTANCES
 from sb3_bomrl.core.hypergradient import HYPERGRADIENTS
 from sb3_bomrl.core.inner_solvers import INNER_METHODS, InnerSolver
@@ -53,6 +53,8 @@ class BOMRL(MetaAlgorithm):
         :func:`~sb3_bomrl.core.linear_solve.damped_solve`. On HalfCheetahVel ten iterations leave a relative residual
         of 0.8 without damping, 0.4 with 0.01 and 0.03 with 0.1
     """
+
+    step_sizes: ClassVar[tuple[str, ...]] = (*MetaAlgorithm.step_sizes, "inner_lr", "clip_range")
 
     def __init__(
         self,
@@ -153,8 +155,6 @@ class BOMRL(MetaAlgorithm):
         check_positive("reg_coef", self.reg_coef)
         if self.inner_max_kl != float("inf"):
             check_positive("inner_max_kl", self.inner_max_kl)
-        for name in ("clip_range", "inner_lr"):
-            check_step_size(name, getattr(self, name))
         for name in ("n_inner_steps", "hypergradient_cg_max_steps"):
             check_positive(name, getattr(self, name), integer=True)
         for name in ("inner_gradient_tolerance", "hypergradient_damping"):
@@ -173,7 +173,7 @@ class BOMRL(MetaAlgorithm):
     def _inner_solver(self) -> InnerSolver:
         return InnerSolver(
             self.inner_solver,
-            step_size("inner_lr", self.inner_lr, self._current_progress_remaining),
+            self._step_size("inner_lr"),
             self.n_inner_steps,
             self.inner_max_kl,
             self.inner_gradient_tolerance,
@@ -182,9 +182,7 @@ class BOMRL(MetaAlgorithm):
         )
 
     def _lower_level(self, batch: Batch) -> LowerLevel:
-        clip_range = 0.0
-        if self.surrogate == "clip":
-            clip_range = step_size("clip_range", self.clip_range, self._current_progress_remaining)
+        clip_range = self._step_size("clip_range") if self.surrogate == "clip" else 0.0
         return LowerLevel(
             self.actor, batch, self.distance, self.surrogate, self.reg_coef, clip_range, self.tasks_per_chunk
         )

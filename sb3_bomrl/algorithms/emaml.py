@@ -24,7 +24,7 @@ class EMAML(GradientAdaptation):
 
     The parameters that are not listed here are :class:`~sb3_bomrl.algorithms.meta_algorithm.MetaAlgorithm`'s.
 
-    :param inner_lr: α, step size of the policy-gradient steps
+    :param inner_lr: α, step size of the policy-gradient steps, or a schedule, whose last value adapts after training
     :param n_inner_steps: K, policy-gradient steps per meta-iteration, each on data of its own
     :param credit_coef: weight of the score-function term; 1 makes the gradient unbiased, 0 leaves ``MAML`` with
         ``surrogate="log"``. The term sums over all support steps, so its variance grows with their number; the code
@@ -43,14 +43,14 @@ class EMAML(GradientAdaptation):
         n_envs_per_task: int = 20,
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
-        inner_lr: float = 0.1,
+        inner_lr: float | Schedule = 0.1,
         n_inner_steps: int = 1,
         credit_coef: float = 1.0,
         normalize_advantage: bool = True,
         baseline: str = "auto",
         discount_states: bool = False,
         outer_step: str = "trpo",
-        max_kl: float = 0.02,
+        max_kl: float | Schedule = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,
         sub_sampling_factor: int = 1,
@@ -126,7 +126,7 @@ class EMAML(GradientAdaptation):
             adapted[-1].params,
             query.batch,
             self.credit_coef * credit.to(query.batch.advantages),
-            self.inner_lr,
+            self._step_size("inner_lr"),
         )
 
     def _single_steps(self, support: Experience) -> Batch:

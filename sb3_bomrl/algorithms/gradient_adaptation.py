@@ -1,7 +1,7 @@
 """What the methods have in common that adapt by policy-gradient steps."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -21,9 +21,11 @@ class GradientAdaptation(MetaAlgorithm):
     A meta-iteration takes ``n_inner_steps`` of them, each on fresh data of the policy before it, then plays the result.
     At test time every adaptation step of ``adapt`` and ``evaluate_adaptation`` is one such step.
 
-    :param inner_lr: α, step size of the policy-gradient steps
+    :param inner_lr: α, step size of the policy-gradient steps, or a schedule, whose last value adapts after training
     :param n_inner_steps: K, policy-gradient steps per meta-iteration, each on data of its own
     """
+
+    step_sizes: ClassVar[tuple[str, ...]] = (*MetaAlgorithm.step_sizes, "inner_lr")
 
     surrogate: str = "linear"
 
@@ -37,13 +39,13 @@ class GradientAdaptation(MetaAlgorithm):
         n_envs_per_task: int = 20,
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
-        inner_lr: float = 0.1,
+        inner_lr: float | Schedule = 0.1,
         n_inner_steps: int = 1,
         normalize_advantage: bool = True,
         baseline: str = "auto",
         discount_states: bool = False,
         outer_step: str = "trpo",
-        max_kl: float = 0.02,
+        max_kl: float | Schedule = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,
         sub_sampling_factor: int = 1,
@@ -99,7 +101,6 @@ class GradientAdaptation(MetaAlgorithm):
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        check_positive("inner_lr", self.inner_lr)
         check_positive("n_inner_steps", self.n_inner_steps, integer=True)
 
     @property
@@ -112,7 +113,7 @@ class GradientAdaptation(MetaAlgorithm):
             self.actor,
             support.batch,
             meta_params,
-            self.inner_lr,
+            self._step_size("inner_lr"),
             self.surrogate,
             tasks_per_chunk=self.tasks_per_chunk,
         )

@@ -23,7 +23,7 @@ class MAML(GradientAdaptation):
 
     The parameters that are not listed here are :class:`~sb3_bomrl.algorithms.meta_algorithm.MetaAlgorithm`'s.
 
-    :param inner_lr: α, step size of the policy-gradient steps
+    :param inner_lr: α, step size of the policy-gradient steps, or a schedule, whose last value adapts after training
     :param n_inner_steps: K, policy-gradient steps per meta-iteration, each on data of its own
     :param surrogate: what the inner steps differentiate, ``"linear"``, the likelihood ratio, whose Hessian is the
         low-variance-curvature estimate of ∇²J, or ``"log"``, the log-likelihood. The steps are the same, their
@@ -40,14 +40,14 @@ class MAML(GradientAdaptation):
         n_envs_per_task: int = 20,
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
-        inner_lr: float = 0.1,
+        inner_lr: float | Schedule = 0.1,
         n_inner_steps: int = 1,
         surrogate: str = "linear",
         normalize_advantage: bool = True,
         baseline: str = "auto",
         discount_states: bool = False,
         outer_step: str = "trpo",
-        max_kl: float = 0.02,
+        max_kl: float | Schedule = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,
         sub_sampling_factor: int = 1,
@@ -119,7 +119,7 @@ class MAML(GradientAdaptation):
             meta_params,
             adapted[-1].params,
             query.batch,
-            self.inner_lr,
+            self._step_size("inner_lr"),
             self.surrogate,
         )
 
@@ -131,7 +131,7 @@ class FOMAML(GradientAdaptation):
 
     The parameters that are not listed here are :class:`~sb3_bomrl.algorithms.meta_algorithm.MetaAlgorithm`'s.
 
-    :param inner_lr: α, step size of the policy-gradient steps
+    :param inner_lr: α, step size of the policy-gradient steps, or a schedule, whose last value adapts after training
     :param n_inner_steps: K, policy-gradient steps per meta-iteration, each on data of its own
     """
 
@@ -142,8 +142,9 @@ class FOMAML(GradientAdaptation):
         adapted: Sequence[Adaptation],
         query: Experience,
     ) -> MetaGradient:
+        inner_lr = self._step_size("inner_lr")
         return maml_meta_gradient(
-            self.actor, [], meta_params, adapted[-1].params, query.batch, self.inner_lr, first_order=True
+            self.actor, [], meta_params, adapted[-1].params, query.batch, inner_lr, first_order=True
         )
 
     def can_search(self) -> bool:

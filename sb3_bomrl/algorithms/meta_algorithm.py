@@ -11,7 +11,6 @@ from sb3_bomrl.algorithms import reports
 from sb3_bomrl.algorithms.adaptive import AdaptiveAlgorithm
 from sb3_bomrl.algorithms.outer import adam_step, fit_value_net, trpo_step
 from sb3_bomrl.algorithms.resources import Stopwatch
-from sb3_bomrl.algorithms.validation import step_size
 from sb3_bomrl.core.outer_step import OuterInfo, TrustRegion
 from sb3_bomrl.core.params import mean_over_tasks, stack
 from sb3_bomrl.core.threads import torch_threads
@@ -201,8 +200,7 @@ class MetaAlgorithm(AdaptiveAlgorithm):
         if self.outer_step == "adam":
             self._update_learning_rate(self.policy.optimizer)
             return adam_step(self.actor, params, gradient.gradient, batch, self.max_grad_norm)
-        max_kl = step_size("max_kl", self.max_kl, self._current_progress_remaining)
-        settings = TrustRegion(max_kl, self.cg_max_steps, self.cg_damping)
+        settings = TrustRegion(self._step_size("max_kl"), self.cg_max_steps, self.cg_damping)
 
         def improvement(candidate: Params) -> float:
             return self.outer_improvement(candidate, supports, query)

@@ -1,7 +1,7 @@
 """ProMP: proximal meta-policy search."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -28,14 +28,16 @@ class ProMP(GradientAdaptation):
     The parameters that are not listed here are :class:`~sb3_bomrl.algorithms.meta_algorithm.MetaAlgorithm`'s.
 
     :param learning_rate: step size of Adam
-    :param inner_lr: α, step size of the policy-gradient steps
+    :param inner_lr: α, step size of the policy-gradient steps, or a schedule, whose last value adapts after training
     :param n_inner_steps: K, policy-gradient steps per meta-iteration, each on data of its own
-    :param clip_range: ε of the clipped outer objective
+    :param clip_range: ε of the clipped outer objective, or a schedule
     :param n_epochs: outer Adam steps per meta-iteration, each on all data
-    :param target_kl: KL of every inner step's sampling policy that the penalty aims at, in nats
+    :param target_kl: KL of every inner step's sampling policy that the penalty aims at, in nats, or a schedule
     :param init_kl_coef: η at the start, weight of the penalty; it is halved where the KL is below ``target_kl`` / 1.5,
         doubled where it is above 1.5 · ``target_kl``. 0 switches it off
     """
+
+    step_sizes: ClassVar[tuple[str, ...]] = ("inner_lr", "clip_range", "target_kl")
 
     def __init__(
         self,
@@ -47,11 +49,11 @@ class ProMP(GradientAdaptation):
         n_envs_per_task: int = 20,
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
-        inner_lr: float = 0.1,
+        inner_lr: float | Schedule = 0.1,
         n_inner_steps: int = 1,
-        clip_range: float = 0.3,
+        clip_range: float | Schedule = 0.3,
         n_epochs: int = 5,
-        target_kl: float = 0.01,
+        target_kl: float | Schedule = 0.01,
         init_kl_coef: float = 5e-4,
         normalize_advantage: bool = True,
         baseline: str = "auto",
@@ -74,6 +76,7 @@ class ProMP(GradientAdaptation):
         self.n_epochs = n_epochs
         self.target_kl = target_kl
         self.init_kl_coef = init_kl_coef
+        self.kl_coefs: list[float] = []
         super().__init__(
             policy,
             env,
@@ -106,14 +109,14 @@ class ProMP(GradientAdaptation):
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        for name in ("clip_range", "target_kl"):
-            check_positive(name, getattr(self, name))
         check_positive("n_epochs", self.n_epochs, integer=True)
         check_range("init_kl_coef", self.init_kl_coef, 0.0, float("inf"))
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        if len(getattr(self, "kl_coefs", [])) != self.n_inner_steps:  # load() puts the saved ones there before
+        for value in self.kl_coefs:  # load() puts the saved ones there before
+            check_range("kl_coefs", value, 0.0, float("inf"))
+        if len(self.kl_coefs) != self.n_inner_steps:
             self.kl_coefs = [float(self.init_kl_coef)] * self.n_inner_steps
 
     def meta_gradient(
@@ -142,8 +145,8 @@ class ProMP(GradientAdaptation):
             sampled_with,
             meta_params,
             query.batch,
-            self.inner_lr,
-            self.clip_range,
+            self._step_size("inner_lr"),
+            self._step_size("clip_range"),
             th.tensor(self.kl_coefs),
         )
 
@@ -156,6 +159,7 @@ class ProMP(GradientAdaptation):
         query: Experience,
     ) -> OuterInfo:
         start, n_tasks = mean_over_tasks(meta_params), query.rollout.n_tasks
+        target_kl = self._step_size("target_kl")
         self._update_learning_rate(self.policy.optimizer)
         try:
             for _ in range(self.n_epochs):
@@ -166,15 +170,15 @@ class ProMP(GradientAdaptation):
         except FloatingPointError:
             self.actor.load_params(start)
             raise
-        self._adapt_kl_coefs(kl)
+        self._adapt_kl_coefs(kl, target_kl)
         return info
 
-    def _adapt_kl_coefs(self, kl: th.Tensor) -> None:
+    def _adapt_kl_coefs(self, kl: th.Tensor, target_kl: float) -> None:
         """Halve or double η of every inner step (as Schulman et al., 2017, Section 4)."""
         for number, value in enumerate(kl.tolist()):
-            if value < self.target_kl / 1.5:
+            if value < target_kl / 1.5:
                 self.kl_coefs[number] /= 2.0
-            elif value > self.target_kl * 1.5:
+            elif value > target_kl * 1.5:
                 self.kl_coefs[number] *= 2.0
         self.logger.record("promp/kl", float(kl.mean()))
         self.logger.record("promp/kl_coef", sum(self.kl_coefs) / len(self.kl_coefs))

@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_bomrl.algorithms.gradient_adaptation import GradientAdaptation
 from sb3_bomrl.algorithms.outer import OUTER_STEPS, mean_kl
-from sb3_bomrl.algorithms.validation import check_positive, check_range
+from sb3_bomrl.algorithms.validation import check_range
 from sb3_bomrl.core.outer_step import OuterInfo
 from sb3_bomrl.core.params import mean_over_tasks
 from sb3_bomrl.meta.baseline_gradients import reptile_meta_gradient
@@ -27,15 +27,16 @@ class Reptile(GradientAdaptation):
 
     The parameters that are not listed here are :class:`~sb3_bomrl.algorithms.meta_algorithm.MetaAlgorithm`'s.
 
-    :param inner_lr: α, step size of the policy-gradient steps
+    :param inner_lr: α, step size of the policy-gradient steps, or a schedule, whose last value adapts after training
     :param n_inner_steps: K ≥ 2, policy-gradient steps per meta-iteration, each on data of its own; with K = 1 it would
         be multi-task training without adaptation
-    :param interpolation: ε in (0, 1], of ``outer_step="interpolation"``
+    :param interpolation: ε in (0, 1], or a schedule of such, of ``outer_step="interpolation"``
     :param outer_step: ``"interpolation"``, or the direction θ_K − φ taken by ``"adam"`` or, in a KL radius but without
         line search, by ``"trpo"``
     """
 
     outer_steps: ClassVar[tuple[str, ...]] = ("interpolation", *OUTER_STEPS)
+    step_sizes: ClassVar[tuple[str, ...]] = (*GradientAdaptation.step_sizes, "interpolation")
 
     def __init__(
         self,
@@ -47,14 +48,14 @@ class Reptile(GradientAdaptation):
         n_envs_per_task: int = 20,
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
-        inner_lr: float = 0.1,
+        inner_lr: float | Schedule = 0.1,
         n_inner_steps: int = 5,
-        interpolation: float = 1.0,
+        interpolation: float | Schedule = 1.0,
         normalize_advantage: bool = True,
         baseline: str = "auto",
         discount_states: bool = False,
         outer_step: str = "interpolation",
-        max_kl: float = 0.02,
+        max_kl: float | Schedule = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,
         sub_sampling_factor: int = 1,
@@ -111,8 +112,8 @@ class Reptile(GradientAdaptation):
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        check_range("interpolation", self.interpolation, 0.0, 1.0)
-        check_positive("interpolation", self.interpolation)
+        if not callable(self.interpolation):
+            check_range("interpolation", self.interpolation, 0.0, 1.0)
         if self.n_inner_steps < 2:
             raise ValueError(f"n_inner_steps must be at least 2 for Reptile, got {self.n_inner_steps!r}")
 
@@ -129,7 +130,8 @@ class Reptile(GradientAdaptation):
         query: Experience,
     ) -> MetaGradient:
         last = self._experience(query.rollout)  # advantages on the task's own scale, as in every inner step
-        return reptile_meta_gradient(self.actor, [last.batch], meta_params, adapted[-1].params, self.inner_lr)
+        inner_lr = self._step_size("inner_lr")
+        return reptile_meta_gradient(self.actor, [last.batch], meta_params, adapted[-1].params, inner_lr)
 
     def can_search(self) -> bool:
         return False
@@ -145,7 +147,9 @@ class Reptile(GradientAdaptation):
         if self.outer_step != "interpolation":
             return super()._outer_step(meta_params, gradient, supports, adapted, query)
         start = mean_over_tasks(meta_params)
-        new = {name: value + self.interpolation * gradient.gradient[name] for name, value in start.items()}
+        epsilon = self._step_size("interpolation")
+        check_range("interpolation", epsilon, 0.0, 1.0)
+        new = {name: value + epsilon * gradient.gradient[name] for name, value in start.items()}
         self.actor.load_params(new)
         with th.no_grad():
             kl = float(mean_kl(self.actor, start, supports[0].batch)(new))

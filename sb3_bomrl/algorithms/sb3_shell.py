@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_bomrl.algorithms.outer import OUTER_STEPS
 from sb3_bomrl.algorithms.runs import ResumableAlgorithm
-from sb3_bomrl.algorithms.validation import check_choice, check_positive, check_range, check_step_size
+from sb3_bomrl.algorithms.validation import check_choice, check_positive, check_range, check_step_size, step_size
 from sb3_bomrl.meta.adaptation import make_batch
 from sb3_bomrl.meta.merge import merge_samples
 from sb3_bomrl.policies import Actor, TabularPolicy
@@ -90,6 +90,9 @@ class MetaAlgorithmShell(ResumableAlgorithm):
 
     outer_steps: ClassVar[tuple[str, ...]] = OUTER_STEPS
 
+    step_sizes: ClassVar[tuple[str, ...]] = ("max_kl",)
+    """Arguments that are numbers above 0 or, as ``learning_rate`` in SB3, schedules of such."""
+
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
@@ -141,7 +144,7 @@ class MetaAlgorithmShell(ResumableAlgorithm):
         self._n_run_iterations = self._resume_from = 0
         self._iteration_hooks = []
         self._normalizer_statistics: dict[str, Any] | None = None
-        if use_sde:
+        if use_sde or (policy_kwargs or {}).get("use_sde"):
             raise ValueError("use_sde must be False, got True: the noise of gSDE is no function of the parameters")
         if isinstance(env, str):
             for name in ("meta_batch_size", "n_envs_per_task"):
@@ -178,7 +181,8 @@ class MetaAlgorithmShell(ResumableAlgorithm):
             check_positive(name, getattr(self, name), integer=True)
         if self.tasks_per_chunk is not None:
             check_positive("tasks_per_chunk", self.tasks_per_chunk, integer=True)
-        check_step_size("max_kl", self.max_kl)
+        for name in self.step_sizes:
+            check_step_size(name, getattr(self, name))
         check_positive("max_grad_norm", self.max_grad_norm)
         check_range("gamma", self.gamma, 0.0, 1.0)
         check_range("gae_lambda", self.gae_lambda, 0.0, 1.0)
@@ -222,6 +226,10 @@ class MetaAlgorithmShell(ResumableAlgorithm):
         check_for_correct_spaces(env, self.observation_space, self.action_space)
         self.n_envs = env.num_envs
         super().set_env(env, force_reset)
+
+    def _step_size(self, name: str) -> float:
+        """One of :attr:`step_sizes` as it is now."""
+        return step_size(name, getattr(self, name), self._current_progress_remaining)
 
     def _resolved_baseline(self) -> str:
         return default_baseline(self.observation_space) if self.baseline == "auto" else self.baseline

@@ -8,7 +8,6 @@ from stable_baselines3.common.callbacks import (
     CheckpointCallback,
     EvalCallback,
     ProgressBarCallback,
-    StopTrainingOnRewardThreshold,
 )
 
 from sb3_bomrl import BOMRL, AdaptationCallback
@@ -145,13 +144,14 @@ def test_no_budget_no_steps(tiny):
     assert model.num_timesteps == 0
 
 
-def test_learning_on_counts_on(tiny):
-    model = tiny.model()
-    model.learn(tiny.iteration)
-    model.learn(tiny.iteration, reset_num_timesteps=False)
-    assert (model.num_timesteps, model.n_meta_iterations) == (2 * tiny.iteration, 2)
-    model.learn(tiny.iteration)
-    assert model.num_timesteps == tiny.iteration
+def test_learning_on_counts_on(tiny, algorithm):
+    model = tiny.model(cls=algorithm)
+    iteration = tiny.iteration_of(model)
+    model.learn(iteration)
+    model.learn(iteration, reset_num_timesteps=False)
+    assert (model.num_timesteps, model.n_meta_iterations) == (2 * iteration, 2)
+    model.learn(iteration)
+    assert model.num_timesteps == iteration
 
 
 def test_eval_callback_scores_and_saves_the_meta_policy(tiny, tmp_path):
@@ -170,14 +170,6 @@ def test_eval_callback_scores_and_saves_the_meta_policy(tiny, tmp_path):
     tiny.assert_equal(tiny.params(BOMRL.load(tmp_path / "best_model")), start)
 
 
-def test_stop_training_on_reward_threshold(tiny):
-    stop = StopTrainingOnRewardThreshold(reward_threshold=-1e6, verbose=0)
-    callback = EvalCallback(tiny.goal_vec(1), n_eval_episodes=1, eval_freq=13, callback_on_new_best=stop, verbose=0)
-    model = tiny.model()
-    model.learn(10 * tiny.iteration, callback=callback)
-    assert model.num_timesteps == 4 * 13
-
-
 def test_checkpoint_callback(tiny, tmp_path):
     model = tiny.model(n_inner_steps=20, inner_lr=0.1)
     watch = Watch(tiny)
@@ -189,11 +181,12 @@ def test_checkpoint_callback(tiny, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
-def test_progress_bar(tiny):
-    model = tiny.model()
+def test_progress_bar(tiny, algorithm):
+    model = tiny.model(cls=algorithm)
+    total = 2 * tiny.iteration_of(model)
     callback = ProgressBarCallback()
-    model.learn(2 * tiny.iteration, callback=callback)
-    assert callback.pbar.n == callback.pbar.total == 2 * tiny.iteration
+    model.learn(total, callback=callback)
+    assert callback.pbar.n == callback.pbar.total == total
 
 
 def test_the_adaptation_callback_scores_any_algorithm(tiny, algorithm):

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_bomrl import BOMRL
-
 
 @pytest.mark.parametrize(("meta_batch_size", "n_envs"), [(4, 1), (4, 2), (4, 4), (4, 8), (1, 3)])
 def test_tasks_are_spread_over_environments(tiny, meta_batch_size, n_envs):
@@ -31,13 +29,15 @@ def test_numbers_that_do_not_fit_say_what_to_change(tiny, meta_batch_size, n_env
         tiny.model(tiny.goal_vec(n_envs), meta_batch_size=meta_batch_size)
 
 
-def test_set_env_with_another_number_of_environments(tiny):
-    model = tiny.model(tiny.goal_vec(4))
-    model.learn(tiny.iteration)
+def test_set_env_with_another_number_of_environments(tiny, algorithm):
+    model = tiny.model(tiny.goal_vec(4), cls=algorithm)
+    model.learn(1)
+    first, steps = model.num_timesteps, model.n_steps * (model.n_support_phases + 1)
+    assert first == 4 * steps
     model.set_env(tiny.goal_vec(2))
     assert model.n_envs == 2
     model.learn(1, reset_num_timesteps=False)
-    assert model.num_timesteps == tiny.iteration + 2 * 10 * 2
+    assert model.num_timesteps == first + 2 * steps
     assert model.rollout_buffer.n_envs == 2
     with pytest.raises(ValueError, match="n_envs=3"):
         model.set_env(tiny.goal_vec(3))
@@ -46,23 +46,24 @@ def test_set_env_with_another_number_of_environments(tiny):
     model.learn(1)
 
 
-def test_set_env_with_other_spaces_is_refused_and_changes_nothing(tiny):
-    model = tiny.model(tiny.goal_vec(4))
-    with pytest.raises(ValueError, match="spaces do not match"):
-        model.set_env(DummyVecEnv([tiny.SpaceEnv] * 2))
+def test_set_env_with_other_spaces_is_refused_and_changes_nothing(tiny, algorithm):
+    model = tiny.model(tiny.goal_vec(4), cls=algorithm)
+    for spaces_of, kind in (({}, "Observation"), ({"observation_space": tiny.GoalEnv.observation_space}, "Action")):
+        with pytest.raises(ValueError, match=f"{kind} spaces do not match"):
+            model.set_env(DummyVecEnv([lambda kwargs=spaces_of: tiny.SpaceEnv(**kwargs)] * 2))
     assert model.n_envs == 4
     model.learn(1)
 
 
-def test_load_with_another_number_of_environments(tiny, tmp_path):
-    model = tiny.model(tiny.goal_vec(4))
-    model.learn(tiny.iteration).save(tmp_path / "model")
-    loaded = BOMRL.load(tmp_path / "model", env=tiny.goal_vec(2))
+def test_load_with_another_number_of_environments(tiny, algorithm, tmp_path):
+    model = tiny.model(tiny.goal_vec(4), cls=algorithm)
+    model.learn(1).save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model", env=tiny.goal_vec(2))
     assert loaded.n_envs == loaded.rollout_buffer.n_envs == 2
     loaded.learn(1)
-    assert loaded.num_timesteps == 40
+    assert loaded.num_timesteps == 2 * model.n_steps * (model.n_support_phases + 1)
     with pytest.raises(ValueError, match="meta_batch_size=2 and n_envs=3"):
-        BOMRL.load(tmp_path / "model", env=tiny.goal_vec(3))
+        algorithm.load(tmp_path / "model", env=tiny.goal_vec(3))
 
 
 def test_a_single_environment_that_is_not_vectorised(tiny):

@@ -65,10 +65,10 @@ def train_once(tiny, model, n_iterations=2):
     [*((obs, "box") for obs in OBSERVATIONS), *(("box", action) for action in ACTIONS if action != "box")],
 )
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_mlp_policy_runs_on_all_spaces(tiny, obs, action, baseline):
+def test_mlp_policy_runs_on_all_spaces(tiny, algorithm, obs, action, baseline):
     env = DummyVecEnv([lambda: tiny.SpaceEnv(OBSERVATIONS[obs], ACTIONS[action])] * 2)
-    model = tiny.model(env, baseline=baseline)
-    train_once(tiny, model)
+    model = tiny.model(env, cls=algorithm, baseline=baseline)
+    train_once(tiny, model, 1)
     chosen, _ = model.predict(env.reset())
     assert all(ACTIONS[action].contains(a) for a in chosen)
 

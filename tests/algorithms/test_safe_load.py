@@ -1,6 +1,8 @@
 """Safe loading: what is right is the saved model, and nothing is unpickled on the way."""
 
+import inspect
 import io
+import itertools
 import json
 import pickle
 from pathlib import Path
@@ -18,16 +20,17 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_bomrl import BOMRL
+from sb3_bomrl import BOMRL, EMAML, FOMAML, MAML, ProMP, Reptile
 from sb3_bomrl.algorithms.safe_json import NotEncodableError, decode, encode
 from sb3_bomrl.policies import NormalizedFlattenExtractor
 from tests.algorithms.archives import Evil, members_of, saved
 
 PRETRAINED = Path(__file__).parents[2] / "examples" / "pretrained" / "bomrl_HalfCheetahVel-v0.zip"
+BASELINES = (MAML, FOMAML, EMAML, ProMP, Reptile)
 DICT = spaces.Dict({"a": spaces.Box(-1.0, 1.0, (2,)), "b": spaces.Discrete(3)})
 CASES = {
     "box": {},
-    "schedule": {"learning_rate": LinearSchedule(1e-2, 1e-3, 0.5), "outer_step": "adam"},
+    "schedule": {"learning_rate": LinearSchedule(1e-2, 1e-3, 0.5), "baseline": "value_net"},
     "extractor": {"policy_kwargs": {"net_arch": [8], "features_extractor_class": NormalizedFlattenExtractor}},
     "activation": {
         "policy_kwargs": {
@@ -45,8 +48,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_safe_load_is_the_saved_model(tiny, monkeypatch, case):
+@pytest.mark.parametrize(
+    ("algorithm", "case"),
+    [*((BOMRL, case) for case in CASES), *itertools.product(BASELINES, ("schedule", "table", "normalized"))],
+)
+def test_a_safe_load_is_the_saved_model(tiny, algorithm, monkeypatch, case):
     kwargs = dict(CASES[case])
     env_kwargs = {name: kwargs.pop(name) for name in ("observation_space", "action_space") if name in kwargs}
     normalize = kwargs.pop("normalize", False)
@@ -55,13 +61,13 @@ def test_a_safe_load_is_the_saved_model(tiny, monkeypatch, case):
         inner = DummyVecEnv([lambda: tiny.SpaceEnv(**env_kwargs)] * 4)
         return VecNormalize(inner) if normalize else inner
 
-    model = tiny.model(env(), **kwargs).learn(tiny.iteration)
+    model = tiny.model(env(), cls=algorithm, **kwargs).learn(1)
     data = saved(model)
     monkeypatch.setattr(cloudpickle, "loads", lambda *_: pytest.fail("unpickled"))
     monkeypatch.setattr(pickle, "loads", lambda *_: pytest.fail("unpickled"))
     runs = []
     for trusted in (False, True):
-        loaded = BOMRL.load(io.BytesIO(data), env=env(), trusted=trusted)
+        loaded = algorithm.load(io.BytesIO(data), env=env(), trusted=trusted)
         tiny.assert_equal(tiny.params(loaded), tiny.params(model))
         for name in json.loads(members_of(data)["data"]):
             if name not in ("start_time", "lr_schedule", "task_generator", "learning_rate", "_last_obs"):
@@ -69,9 +75,39 @@ def test_a_safe_load_is_the_saved_model(tiny, monkeypatch, case):
         for progress in (1.0, 0.7, 0.0):
             assert loaded.lr_schedule(progress) == model.lr_schedule(progress)
         if case in ("box", "normalized"):
-            runs.append(tiny.params(loaded.learn(tiny.iteration, reset_num_timesteps=False)))
+            runs.append(tiny.params(loaded.learn(1, reset_num_timesteps=False)))
     for run in runs:
         tiny.assert_equal(run, runs[0])
+
+
+# a value of its own for every number that an algorithm may have
+CHOSEN = {
+    "max_kl": 0.03,
+    "gamma": 0.9,
+    "gae_lambda": 0.8,
+    "inner_lr": 0.07,
+    "clip_range": 0.25,
+    "interpolation": 0.5,
+    "credit_coef": 0.5,
+    "target_kl": 0.02,
+    "init_kl_coef": 0.1,
+    "reg_coef": 7.0,
+    "max_grad_norm": 0.4,
+}
+
+
+def test_every_argument_comes_back(tiny, algorithm, tmp_path):
+    known = set(inspect.signature(algorithm.__init__).parameters)
+    model = tiny.model(cls=algorithm, **{name: value for name, value in CHOSEN.items() if name in known}).learn(1)
+    model.save(tmp_path / "model")
+    for load in (algorithm.load, algorithm.load_safely):
+        loaded = load(tmp_path / "model", device="cpu")
+        for name in known - {"self", "policy", "env", "device", "_init_setup_model", "stats_window_size"}:
+            value = getattr(loaded, name)
+            assert value == getattr(model, name), name
+            assert name not in CHOSEN or value == CHOSEN[name], name
+        tiny.assert_equal(tiny.params(loaded), tiny.params(model))
+        assert str(loaded.policy.optimizer.state_dict()) == str(model.policy.optimizer.state_dict())
 
 
 def test_a_cnn_policy_loads_safely():

@@ -244,7 +244,11 @@ def test_the_penalty_weights_of_promp_are_saved(tiny, tmp_path):
     assert model.kl_coefs != [model.init_kl_coef] * 2
     model.save(tmp_path / "model")
     assert ProMP.load(tmp_path / "model").kl_coefs == model.kl_coefs
+    assert ProMP.load_safely(tmp_path / "model").kl_coefs == model.kl_coefs
     assert ProMP.load(tmp_path / "model", n_inner_steps=1).kl_coefs == [model.init_kl_coef]
+    for bad in ([-1.0, 0.0], [np.nan, 0.0], ["x", "y"]):
+        with pytest.raises(ValueError, match=rf"kl_coefs must be a number in \[0, inf\], got {bad[0]!r}"):
+            ProMP.load_safely(tmp_path / "model", kl_coefs=bad)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -255,10 +259,10 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     "replaced", [{"observation_space": spaces.Box(-1.0, 1.0, (3,))}, {"action_space": spaces.Discrete(2)}]
 )
-def test_an_environment_with_other_spaces_is_refused(tiny, tmp_path, replaced):
-    tiny.model(DummyVecEnv([tiny.SpaceEnv] * 2)).save(tmp_path / "model")
+def test_an_environment_with_other_spaces_is_refused(tiny, algorithm, tmp_path, replaced):
+    tiny.model(DummyVecEnv([tiny.SpaceEnv] * 2), cls=algorithm).save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"(Observation|Action) spaces do not match"):
-        BOMRL.load(tmp_path / "model", env=DummyVecEnv([lambda: tiny.SpaceEnv(**replaced)] * 2))
+        algorithm.load(tmp_path / "model", env=DummyVecEnv([lambda: tiny.SpaceEnv(**replaced)] * 2))
 
 
 @pytest.mark.parametrize("saved_with", [True, False])
