@@ -8,12 +8,12 @@ from typing import TypeVar
 import torch as th
 from torch.distributions import Distribution, kl_divergence
 
+from sb3_bomrl.actor import Actor
 from sb3_bomrl.core.advantages import normalize
 from sb3_bomrl.core.distances import policy_distance, policy_kl
 from sb3_bomrl.core.inner_solvers import InnerSolver, InnerValue, solve_inner
 from sb3_bomrl.core.surrogates import Surrogate, get_surrogate
 from sb3_bomrl.meta.chunks import join_params, map_chunks, take_batch, take_params, task_chunks
-from sb3_bomrl.policies import Actor
 from sb3_bomrl.types import Adaptation, Batch, Observations, Params, Rollout
 
 Result = TypeVar("Result")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import torch as th
 
+from sb3_bomrl.actor import Actor
 from sb3_bomrl.core.advantages import normalize
 from sb3_bomrl.core.distances import policy_kl
 from sb3_bomrl.core.hypergradient import first_order_hypergradient, unrolled_hypergradient
@@ -24,7 +25,6 @@ from sb3_bomrl.core.surrogates import get_surrogate
 from sb3_bomrl.meta.adaptation import LowerLevel, adapt, steps_in_episode
 from sb3_bomrl.meta.chunks import join_params, map_chunks, take_batch, take_params, task_chunks
 from sb3_bomrl.meta.gradients import MetaGradient, policy_gradient, query_surrogate
-from sb3_bomrl.policies import Actor
 from sb3_bomrl.types import Adaptation, Batch, Params, Rollout
 
 

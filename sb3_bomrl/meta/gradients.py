@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch as th
 
+from sb3_bomrl.actor import Actor
 from sb3_bomrl.core.hypergradient import (
     HYPERGRADIENTS,
     first_order_hypergradient,
@@ -19,7 +20,6 @@ from sb3_bomrl.core.surrogates import Surrogate
 from sb3_bomrl.core.surrogates import linear as linear_surrogate
 from sb3_bomrl.meta.adaptation import LowerLevel, adapt
 from sb3_bomrl.meta.chunks import join_params, take_batch, take_params
-from sb3_bomrl.policies import Actor
 from sb3_bomrl.types import Batch, Params, Rollout
 
 

@@ -4,11 +4,12 @@ import pytest
 import torch as th
 from gymnasium import spaces
 
+from sb3_bomrl.actor import Actor
 from sb3_bomrl.core.params import flatten, grad, require_grad, stack
 from sb3_bomrl.meta.adaptation import LowerLevel
 from sb3_bomrl.meta.gradients import policy_gradient, query_surrogate
 from sb3_bomrl.meta.merge import merge_samples
-from sb3_bomrl.policies import Actor, TabularPolicy
+from sb3_bomrl.policies import TabularPolicy
 from sb3_bomrl.types import Batch
 
 N_TASKS, N_STATES, N_ACTIONS, N_SAMPLES = 2, 5, 3, 500
