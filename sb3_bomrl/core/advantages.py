@@ -92,14 +92,16 @@ def fit_linear_baseline(
     :return: w, (n_tasks, n_features), double precision
     """
     returns, discount, row = _episode_ends(rewards, episode_ends, bootstraps, gamma)
-    cut_off = discount > 0
-    following = th.zeros_like(features)
-    following[cut_off] = discount[cut_off][:, None] * final_features[row[cut_off]]
-
-    f = (features * mask[..., None]).flatten(1, 2)
+    f = (features * mask[..., None]).flatten(1, 2) if not mask.all() else features.flatten(1, 2)
     scale = f.square().sum(1).mean(1).clamp(min=1e-12)
-    eye = th.eye(f.shape[-1], dtype=f.dtype, device=f.device)
-    matrix = f.mT @ (f - following.flatten(1, 2)) + (ridge * scale)[:, None, None] * eye
+    matrix = f.mT @ f + th.diag_embed((ridge * scale)[:, None].expand(-1, f.shape[-1]))
+    if len(final_features) > 0:
+        # Σ_t f_t b_tᵀ, first summed over the steps that share an f(s_T), then over the cuts of a task
+        shares = th.zeros_like(final_features).index_add_(
+            0, row.flatten(), f.flatten(0, 1) * discount.to(f).flatten()[:, None]
+        )
+        owner = bootstraps.nonzero()[:, 0]
+        matrix = matrix.index_add_(0, owner, shares[:, :, None] * final_features[:, None], alpha=-1)
     return th.linalg.solve(matrix, f.mT @ returns.flatten(1, 2)[..., None]).squeeze(-1)
 
 
