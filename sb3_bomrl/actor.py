@@ -18,7 +18,7 @@ from torch.func import functional_call, vmap
 
 from sb3_bomrl.core.action_distributions import DiagonalGaussian, MultiCategorical
 from sb3_bomrl.core.stacked_mlp import stacked_mlp
-from sb3_bomrl.networks import ActorModule, counting_units, find_layers, zero_observation
+from sb3_bomrl.networks import ActorModule, check_batch_norms, counting_units, find_layers, zero_observation
 from sb3_bomrl.policies import NormalizedFlattenExtractor
 from sb3_bomrl.types import Observations, Params
 
@@ -31,7 +31,7 @@ class Actor:
     from the policy and never changed. ``n_units`` is how many numbers the network's parts put out for one observation.
 
     :param policy: policy with a Gaussian, categorical, multi-categorical or Bernoulli action distribution
-    :raises ValueError: for any other action distribution, such as gSDE's
+    :raises ValueError: for any other action distribution, such as gSDE's, or one that depends on other observations
     """
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
@@ -46,6 +46,7 @@ class Actor:
                 f"policy must have one of the action distributions {[c.__name__ for c in supported]}, "
                 f"got {type(policy.action_dist).__name__}"
             )
+        check_batch_norms(policy)
         self.policy = policy
         self.module = ActorModule(policy)
         self.names = self._find_names()

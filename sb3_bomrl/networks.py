@@ -103,6 +103,25 @@ def zero_observation(space: spaces.Space, device: th.device) -> Any:
     return th.zeros((1, *(space.shape or ())), device=device)
 
 
+def _batch_norms(policy: nn.Module) -> list[tuple[str, nn.modules.batchnorm._BatchNorm]]:
+    return [(name, part) for name, part in policy.named_modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+
+
+def check_batch_norms(policy: nn.Module) -> None:
+    """
+    Require that an action distribution depends on its own observation alone.
+
+    :param policy: any policy
+    :raises ValueError: if it has batch normalisation without running statistics, which uses those of the batch
+    """
+    for name, norm in _batch_norms(policy):
+        if not norm.track_running_stats:
+            raise ValueError(
+                f"batch normalisation must have track_running_stats=True, got False in the policy's {name!r}: actions "
+                "would depend on the observations that are evaluated together"
+            )
+
+
 @th.no_grad()
 def update_batch_norms(policy: ActorCriticPolicy, observations: Observations, n_at_once: int = 4096) -> None:
     r"""
@@ -111,11 +130,11 @@ def update_batch_norms(policy: ActorCriticPolicy, observations: Observations, n_
     Policies act and learn in evaluation mode, with the statistics as they are: only so is an action distribution a
     function of the observation and the parameters.
 
-    :param policy: any policy; nothing happens if it has no batch normalisation with running statistics
+    :param policy: any policy; nothing happens if it has no batch normalisation
     :param observations: (..., \*obs_shape), or a dictionary of such
     :param n_at_once: observations per step of the statistics; a remainder of a single one is left out
     """
-    norms = [m for m in policy.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    norms = [norm for _, norm in _batch_norms(policy)]
     if not norms:
         return
     flat = _one_axis(observations, policy.observation_space)

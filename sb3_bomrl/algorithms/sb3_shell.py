@@ -230,7 +230,8 @@ class MetaAlgorithmShell(ResumableAlgorithm):
 
     def _step_size(self, name: str) -> float:
         """One of :attr:`step_sizes` as it is now."""
-        return step_size(name, getattr(self, name), self._current_progress_remaining)
+        # training ends with a whole meta-iteration, beyond the budget where that is no multiple of one
+        return step_size(name, getattr(self, name), max(self._current_progress_remaining, 0.0))
 
     def _resolved_baseline(self) -> str:
         return default_baseline(self.observation_space) if self.baseline == "auto" else self.baseline

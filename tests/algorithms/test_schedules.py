@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.utils import LinearSchedule
 
-from sb3_bomrl import Reptile
+from sb3_bomrl import BOMRL, Reptile
 
 
 def test_step_sizes_follow_schedules(tiny):
@@ -33,22 +33,24 @@ def schedules_of(algorithm, end):
     return chosen, {name: LinearSchedule(value, end * value, 1.0) for name, value in chosen.items()}
 
 
+def iteration_of(tiny, algorithm):
+    return tiny.iteration_of(tiny.model(cls=algorithm))
+
+
 def test_every_step_size_of_every_algorithm_may_be_a_schedule(tiny, algorithm, tmp_path):
     numbers, schedules = schedules_of(algorithm, 0.1)
     assert set(numbers) <= set(inspect.signature(algorithm.__init__).parameters)
     assert "inner_lr" in numbers
-    model, constant = tiny.model(cls=algorithm, **schedules), tiny.model(cls=algorithm, **numbers)
-    total = 2 * tiny.iteration_of(model)
-    seen = []
-
-    def compare(local, _):  # the first meta-iteration is that of the numbers
-        seen.append(tiny.params(model))
-        return True
-
-    model.learn(total, callback=compare)
-    after_one = tiny.params(constant.learn(total // 2))
-    tiny.assert_equal(seen[-1], after_one)
-    constant.learn(total // 2, reset_num_timesteps=False)
+    kwargs = {"surrogate": "clip"} if algorithm is BOMRL else {}
+    model, by_hand, constant = (
+        tiny.model(cls=algorithm, **kwargs, **sizes).learn(n * iteration_of(tiny, algorithm))
+        for sizes, n in ((schedules, 2), (numbers, 1), (numbers, 2))
+    )
+    for name, schedule in schedules.items():  # what it is in the second meta-iteration
+        setattr(by_hand, name, schedule(0.5))
+    by_hand.learn(iteration_of(tiny, algorithm), reset_num_timesteps=False)
+    tiny.assert_equal(tiny.params(model), tiny.params(by_hand))
+    assert getattr(model, "kl_coefs", None) == getattr(by_hand, "kl_coefs", None)
     assert tiny.differ(tiny.params(model), tiny.params(constant))
     for name, value in numbers.items():
         assert model._step_size(name) == pytest.approx(0.1 * value)
@@ -67,6 +69,8 @@ def test_a_step_size_that_is_no_number_above_0_is_named(tiny, algorithm):
     assert model._current_progress_remaining < 0  # what was played after the only meta-iteration had begun
     with pytest.raises(ValueError, match=r"inner_lr must be above 0, got .* from LinearSchedule.* ends above 0"):
         model.adapt(np.zeros(2), n_episodes=2)
+    model.inner_lr = lambda left: 0.1 + left
+    assert model._step_size("inner_lr") == 0.1
 
 
 def test_reptile_does_not_go_beyond_the_adapted_policies(tiny):

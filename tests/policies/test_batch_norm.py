@@ -64,8 +64,12 @@ def test_updates_take_nothing_from_the_global_generator_and_keep_the_weights():
     assert all(p.grad is None for p in made.parameters())
 
 
-def test_policies_without_running_statistics_are_left_alone():
-    update_batch_norms(policy(features_extractor_kwargs={"track_running_stats": False}), th.ones(4, 3))
+def test_policies_without_running_statistics_are_refused():
+    made = policy(features_extractor_kwargs={"track_running_stats": False})
+    with pytest.raises(
+        ValueError, match=r"track_running_stats=True, got False in the policy's 'features_extractor\.norm'"
+    ):
+        Actor(made)
 
 
 def test_dictionaries():
