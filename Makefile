@@ -4,6 +4,7 @@
 PYTHON ?= python3
 # One thread per process: the tests' tensors are small, and the machine's cores are better spent on several processes.
 TEST_THREADS ?= 1
+TEST_WORKERS ?= auto
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -43,7 +44,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=$(TEST_THREADS) MKL_NUM_THREADS=$(TEST_THREADS) OPENBLAS_NUM_THREADS=$(TEST_THREADS) MPLBACKEND=Agg \
-		$(BIN)/python -m pytest $(PYTEST_ARGS)
+		$(BIN)/python -m pytest -n $(TEST_WORKERS) --maxprocesses=4 --dist=worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .

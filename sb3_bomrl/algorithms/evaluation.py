@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -13,7 +14,7 @@ from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.threads import torch_threads
 from sb3_bomrl.meta.evaluation import AdaptationCurve, Measure, adaptation_curve
 from sb3_bomrl.rollout.tasks import TaskDistribution, has_tasks
-from sb3_bomrl.types import Task
+from sb3_bomrl.types import Params, Rollout, Task
 
 
 def evaluate_adaptation(
@@ -54,10 +55,16 @@ def evaluate_adaptation(
     n_tasks = len(chosen)
     padded = chosen + [chosen[-1]] * (_padded_length(n_tasks, vec_env.num_envs) - n_tasks)
     collector = model.make_collector(vec_env, np.random.default_rng(seed))
+    learning_threads = th.get_num_threads()
+
+    def adapt(params: Params, rollout: Rollout) -> Params:
+        with torch_threads(learning_threads):
+            return model.adapt_to(params, rollout)
+
     with torch_threads(model.n_rollout_threads):
         curve = adaptation_curve(
             collector,
-            model.adapt_to,
+            adapt,
             stack(model.actor.params(), len(padded)),
             padded,
             n_adaptation_steps,
