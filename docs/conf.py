@@ -8,9 +8,16 @@ project_copyright = "2026, the sb3_bomrl developers"
 release = installed_version("sb3-bomrl")
 version = release
 
-extensions = ["myst_parser", "sphinx.ext.mathjax", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.viewcode",
+]
 autodoc_typehints = "none"
 autoclass_content = "class"
+autosummary_generate = False
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
 

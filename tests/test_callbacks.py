@@ -8,8 +8,9 @@ import pytest
 import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, StopTrainingOnRewardThreshold
+from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_bomrl import BOMRL, AdaptationCallback, evaluate_adaptation, make_meta_vec_env
+from sb3_bomrl import BOMRL, AdaptationCallback, TaskSamplerWrapper, evaluate_adaptation, make_meta_vec_env
 from sb3_bomrl.files import write_atomically
 
 ENV_ID = "bomrl/Navigation2D-v0"
@@ -124,6 +125,26 @@ def test_any_number_of_environments_evaluates_any_number_of_tasks(n_envs):
     assert curve.env_steps.tolist() == [[0, 0, 0], [200, 200, 200]]
     assert curve.tasks == TASKS
     assert all(value.shape[0] == 3 for params in curve.params for value in params.values())
+
+
+def test_an_environment_that_plays_no_task_yet_is_evaluated():
+    """The tasks to score are given apart, so the environment needs none of its own before."""
+
+    def set_length(env, length):
+        env.unwrapped.length = length
+
+    def make_env():
+        env = gym.make("CartPole-v1")
+        return TaskSamplerWrapper(env, lambda rng: rng.uniform(0.3, 1.0), set_length, test_tasks=[0.4, 0.8])
+
+    env, test_env = make_vec_env(make_env, 2), make_vec_env(make_env, 2)
+    model = BOMRL("MlpPolicy", env, n_steps=10, meta_batch_size=2, n_inner_steps=2, seed=0)
+    assert test_env.env_method("get_task") == [None, None]
+    curve = evaluate_adaptation(model, test_env, n_adaptation_steps=1, n_episodes=1, n_eval_episodes=1)
+    assert curve.tasks == [0.4, 0.8]
+    assert test_env.env_method("get_task") == curve.tasks
+    with pytest.raises(ValueError, match=r"env must be an environment or VecEnv, got 0\.4"):
+        evaluate_adaptation(model, 0.4)
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.algorithms.task_env import as_task_env
+from sb3_bomrl.algorithms.task_env import as_vec_env
 from sb3_bomrl.algorithms.validation import check_positive
 from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.threads import torch_threads
@@ -50,7 +51,9 @@ def evaluate_adaptation(
         check_positive(name, value, integer=True)
     if n_adaptation_steps < 0:
         raise ValueError(f"n_adaptation_steps must be an integer of at least 0, got {n_adaptation_steps!r}")
-    vec_env, _ = as_task_env(model, env)
+    if not isinstance(env, gym.Env | VecEnv):
+        raise ValueError(f"env must be an environment or VecEnv, got {env!r}")
+    vec_env = as_vec_env(model, env)
     chosen = choose_tasks(vec_env, tasks)
     n_tasks = len(chosen)
     padded = chosen + [chosen[-1]] * (_padded_length(n_tasks, vec_env.num_envs) - n_tasks)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
@@ -31,9 +32,7 @@ def as_task_env(model: "PersistentAlgorithm", env_or_task: Any) -> tuple[VecEnv,
                 "set_task(task) that could play it as a task"
             )
         return model.env, env_or_task
-    env = model._wrap_env(env_or_task, model.verbose)
-    check_for_correct_spaces(env, model.observation_space, model.action_space)
-    env = _normalized_alike(env, model)
+    env = as_vec_env(model, env_or_task)
     if not (has_tasks(env) and env.has_attr("get_task")):
         return env, None
     task = env.env_method("get_task", indices=[0])[0]
@@ -42,6 +41,20 @@ def as_task_env(model: "PersistentAlgorithm", env_or_task: Any) -> tuple[VecEnv,
             "env_or_task must be an environment that plays a task, but its get_task() is None: call set_task"
         )
     return env, task
+
+
+def as_vec_env(model: "PersistentAlgorithm", env: GymEnv) -> VecEnv:
+    """
+    An environment as the model sees it; it need not play a task yet.
+
+    :param model: the model
+    :param env: environment or VecEnv
+    :return: VecEnv seen through the model's normaliser
+    :raises ValueError: if the spaces differ, or the statistics of the model's ``VecNormalize`` are not there
+    """
+    vec_env = model._wrap_env(env, model.verbose)
+    check_for_correct_spaces(vec_env, model.observation_space, model.action_space)
+    return _normalized_alike(vec_env, model)
 
 
 def _normalized_alike(env: VecEnv, model: "PersistentAlgorithm") -> VecEnv:
