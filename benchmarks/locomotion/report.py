@@ -1,0 +1,93 @@
+"""What the result files say: interquartile means over tasks × seeds with bootstrap intervals."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import trim_mean
+
+N_BOOTSTRAP = 2_000
+
+
+class Estimate(NamedTuple):
+    """
+    :param value: interquartile mean over tasks × seeds
+    :param low: lower end of the 95 % interval
+    :param high: upper end
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def load_runs(root: Path) -> list[dict[str, Any]]:
+    """
+    :param root: folder of the results
+    :return: the finished runs, ordered by environment, method and seed
+    """
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(root.glob("*/*/seed_*.json"))]
+    return [run for run in runs if run["rows"][-1]["is_final"]]
+
+
+def interquartile_mean(scores: npt.NDArray[np.float64]) -> float:
+    """
+    Mean of the middle half (Agarwal et al., 2021).
+
+    :param scores: (n_seeds, n_tasks)
+    :return: over both axes
+    """
+    return float(trim_mean(scores, 0.25, axis=None))
+
+
+def estimate(scores: npt.NDArray[np.float64], seed: int = 0) -> Estimate:
+    """
+    The interquartile mean with its stratified bootstrap interval: seeds are drawn anew within each task.
+
+    :param scores: (n_seeds, n_tasks)
+    :param seed: of the draws
+    :return: value and percentile interval
+    """
+    n_seeds, n_tasks = scores.shape
+    rows = np.random.default_rng(seed).integers(n_seeds, size=(N_BOOTSTRAP, n_seeds, n_tasks))
+    draws = np.take_along_axis(scores[None], rows, axis=1).reshape(N_BOOTSTRAP, -1)
+    low, high = np.percentile(trim_mean(draws, 0.25, axis=1), [2.5, 97.5])
+    return Estimate(interquartile_mean(scores), float(low), float(high))
+
+
+def final_scores(runs: Sequence[dict[str, Any]], kind: str) -> npt.NDArray[np.float64]:
+    """
+    :param runs: of one method on one family
+    :param kind: ``"deterministic"`` or ``"stochastic"``
+    :return: (n_seeds, K + 1, n_tasks)
+    """
+    return np.array([run["rows"][-1][kind] for run in runs])
+
+
+def markdown_table(root: Path) -> str:
+    """
+    :param root: folder of the results
+    :return: a table of every finished method, family and kind of policy
+    """
+    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for run in load_runs(root):
+        groups.setdefault((run["env"], run["method"], run["timesteps"]), []).append(run)
+    lines = [
+        "| env | method | env steps | seeds | s per run | policy | 0 | 1 | 2 | 3 adaptations |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (env, method, _), runs in groups.items():
+        steps = int(np.median([run["rows"][-1]["env_steps"] for run in runs]))
+        seconds = float(np.median([run["rows"][-1]["train_seconds"] for run in runs]))
+        for kind in ("deterministic", "stochastic"):
+            scores = final_scores(runs, kind)
+            cells = " | ".join(_cell(estimate(scores[:, k])) for k in range(scores.shape[1]))
+            lines.append(f"| {env} | {method} | {steps:,} | {len(runs)} | {seconds:.0f} | {kind} | {cells} |")
+    return "\n".join(lines)
+
+
+def _cell(score: Estimate) -> str:
+    return f"{score.value:.1f} ({score.low:.1f}, {score.high:.1f})"
