@@ -6,10 +6,11 @@ from pathlib import Path
 import torch as th
 
 import benchmarks.locomotion
+from benchmarks.locomotion import figures
 from benchmarks.locomotion.methods import FAMILIES, METHODS
 from benchmarks.locomotion.report import markdown_table
 from benchmarks.locomotion.runs import run
-from benchmarks.provenance import RESULTS
+from benchmarks.provenance import FIGURES, RESULTS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +37,19 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--checkpoints", type=Path, default=Path("runs") / "locomotion")
     table = commands.add_parser("table", help="what the results say, in Markdown")
     table.add_argument("--results", type=Path, default=RESULTS / "locomotion")
+    figures = commands.add_parser("figures", help="draw them into the documentation's folder")
+    figures.add_argument("--results", type=Path, default=RESULTS / "locomotion")
+    figures.add_argument("--output", type=Path, default=FIGURES)
     return result
+
+
+def draw(results: Path, output: Path) -> None:
+    """Every figure, of both kinds of policy."""
+    for kind in ("deterministic", "stochastic"):
+        print(figures.figure_2(results, output / f"locomotion_figure2_{kind}.png", kind))
+        for against in ("env_steps", "train_seconds"):
+            print(figures.figure_5(results, output / f"locomotion_figure5_{against}_{kind}.png", against, kind))
+        print(figures.profiles(results, output / f"locomotion_profiles_{kind}.png", kind))
 
 
 def main() -> None:
@@ -44,6 +57,9 @@ def main() -> None:
     args = parser().parse_args()
     if args.command == "table":
         print(markdown_table(args.results))
+        return
+    if args.command == "figures":
+        draw(args.results, args.output)
         return
     th.set_num_threads(args.threads)
     methods, seeds = ([args.method], [args.seed]) if args.command == "train" else (args.methods, args.seeds)

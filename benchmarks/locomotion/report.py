@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import trim_mean
+from scipy.stats import mannwhitneyu, trim_mean
 
 N_BOOTSTRAP = 2_000
 
@@ -67,19 +67,48 @@ def final_scores(runs: Sequence[dict[str, Any]], kind: str) -> npt.NDArray[np.fl
     return np.array([run["rows"][-1][kind] for run in runs])
 
 
+def performance_profile(scores: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """
+    :param scores: any shape
+    :return: every score in ascending order, and the share of scores that are at least as high
+    """
+    ordered = np.sort(scores.ravel())
+    return ordered, 1.0 - np.arange(len(ordered)) / len(ordered)
+
+
+def probability_of_improvement(scores: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> float:
+    """
+    Chance that a run of one method beats one of another on a task, mean over tasks; ties count half.
+
+    :param scores: (n_seeds, n_tasks)
+    :param others: (n_other_seeds, n_tasks)
+    :return: between 0 and 1
+    """
+    n_pairs = len(scores) * len(others)
+    return float(np.mean([mannwhitneyu(a, b).statistic for a, b in zip(scores.T, others.T, strict=True)]) / n_pairs)
+
+
+def group_runs(root: Path) -> dict[tuple[str, str, int], list[dict[str, Any]]]:
+    """
+    :param root: folder of the results
+    :return: (environment, method, environment steps asked for) -> the finished runs
+    """
+    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for run in load_runs(root):
+        groups.setdefault((run["env"], run["method"], run["timesteps"]), []).append(run)
+    return groups
+
+
 def markdown_table(root: Path) -> str:
     """
     :param root: folder of the results
     :return: a table of every finished method, family and kind of policy
     """
-    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
-    for run in load_runs(root):
-        groups.setdefault((run["env"], run["method"], run["timesteps"]), []).append(run)
     lines = [
         "| env | method | env steps | seeds | s per run | policy | 0 | 1 | 2 | 3 adaptations |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (env, method, _), runs in groups.items():
+    for (env, method, _), runs in group_runs(root).items():
         steps = int(np.median([run["rows"][-1]["env_steps"] for run in runs]))
         seconds = float(np.median([run["rows"][-1]["train_seconds"] for run in runs]))
         for kind in ("deterministic", "stochastic"):

@@ -147,8 +147,10 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
         """Close the renderer and end the threads; nothing can be stepped afterwards."""
         if hasattr(self, "_batch"):
             self._env.close()
-            # all that holds a view of the simulations keeps them, and the threads, alive
-            self._columns, self._state, self._model_fields, self._forces = {}, {}, {}, None
+            # all that holds a view of the simulations keeps them, and the threads, alive; an exception that interrupted
+            # a step may hold the dictionary itself
+            self._state.clear()
+            self._columns, self._model_fields, self._forces = {}, {}, None
             del self._batch, self._qpos, self._qvel, self._ctrl
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.locomotion import report, runs
+from benchmarks.locomotion import figures, report, runs
+from benchmarks.locomotion.__main__ import draw
 from benchmarks.locomotion.methods import FAMILIES, METHODS, make_model, settings_of
 from sb3_bomrl import make_meta_vec_env
 
@@ -110,7 +111,22 @@ def test_interquartile_mean_and_its_interval():
     assert alone.low == alone.value == alone.high
 
 
-def test_the_table_reports_every_group(tmp_path):
+def test_profiles_and_the_probability_of_improvement_by_hand():
+    thresholds, share = report.performance_profile(np.array([[3.0, 1.0], [2.0, 4.0]]))
+    assert (thresholds.tolist(), share.tolist()) == ([1.0, 2.0, 3.0, 4.0], [1.0, 0.75, 0.5, 0.25])
+    # first task: 2 of 4 pairs won, one tie; second task: all lost
+    scores, others = np.array([[1.0, 0.0], [3.0, 0.0]]), np.array([[1.0, 5.0], [2.0, 5.0]])
+    assert report.probability_of_improvement(scores, others) == pytest.approx((2.5 / 4 + 0.0) / 2)
+
+
+def test_nothing_to_draw_is_said(tmp_path):
+    with pytest.raises(ValueError, match=r"results must have a finished run, found none in"):
+        figures.figure_2(tmp_path, tmp_path / "figure.png")
+    with pytest.raises(ValueError, match=r"against must be one of env_steps, train_seconds, got 'epochs'"):
+        figures.figure_5(tmp_path, tmp_path / "figure.png", "epochs")
+
+
+def test_the_table_and_the_figures_report_every_group(tmp_path, monkeypatch):
     for method, seed in (("bomrl-alg1", 0), ("bomrl-alg1", 1), ("random-init", 0)):
         tiny_run(tmp_path, method, seed, 2 * ITERATION)
     lines = report.markdown_table(tmp_path / "results").splitlines()
@@ -119,3 +135,17 @@ def test_the_table_reports_every_group(tmp_path):
     expected = stats.trim_mean(run["rows"][-1]["deterministic"][1], 0.25)
     row = next(line for line in lines if "random-init" in line and "deterministic" in line)
     assert f"| {expected:.1f} ({expected:.1f}, {expected:.1f})" in row
+    drawn = {}
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.update({path.name: figure}))
+    draw(tmp_path / "results", tmp_path)
+    assert len(drawn) == 8
+    (ax,) = drawn["locomotion_figure2_deterministic.png"].axes
+    lines = {line.get_label(): line.get_ydata() for line in ax.lines}
+    assert set(lines) == {"bomrl-alg1 (2 seeds)", "random-init (1 seed)"}
+    assert lines["random-init (1 seed)"][1] == pytest.approx(expected)
+    (ax,) = drawn["locomotion_figure5_env_steps_stochastic.png"].axes
+    lines = {line.get_label(): line for line in ax.lines}
+    assert lines["bomrl-alg1 (2 seeds)"].get_xdata().tolist() == [0, ITERATION, 2 * ITERATION]
+    runs_of = report.group_runs(tmp_path / "results")["bomrl/Navigation2D-v0", "bomrl-alg1", 2 * ITERATION]
+    last = stats.trim_mean([run["rows"][-1]["stochastic"][1] for run in runs_of], 0.25, axis=None)
+    assert lines["bomrl-alg1 (2 seeds)"].get_ydata()[-1] == pytest.approx(last)

@@ -32,12 +32,13 @@ def main():
         while True:
             batch.step(np.zeros((4, 3), dtype=np.float32)), workers.step(np.zeros((2, 3), dtype=np.float32))
     except KeyboardInterrupt:
-        batch.close()
-        with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-            workers.close()  # workers that the same Ctrl-C ended are not there to answer
-        for process in workers.processes:
-            process.join()
-        print("closed", n_threads() - before, len(mp.active_children()), flush=True)
+        pass
+    batch.close()
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        workers.close()  # workers that the same Ctrl-C ended are not there to answer
+    for process in workers.processes:
+        process.join()
+    print("closed", n_threads() - before, len(mp.active_children()), flush=True)
 
 if __name__ == "__main__":
     main()
