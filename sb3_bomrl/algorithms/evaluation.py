@@ -43,7 +43,7 @@ def evaluate_adaptation(
     :param n_eval_episodes: episodes per task that each policy is scored on
     :param deterministic: score the most probable actions (adaptation always samples)
     :param seed: of episodes and actions; the system's entropy if ``None``
-    :param measure: function of the scored rollouts, (rollout) -> (n_tasks,), for whatever else is of interest
+    :param measure: function of the scored rollouts, (rollout) -> (n_tasks, ...), for whatever else is of interest
     :return: the curve, with everything per task
     :raises ValueError: if there are no tasks to test on, or ``env`` cannot set them
     """

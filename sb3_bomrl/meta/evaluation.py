@@ -13,7 +13,7 @@ AdaptFunction = Callable[[Params, Rollout], Params]
 """(current parameters, a rollout of them) -> adapted parameters."""
 
 Measure = Callable[[Rollout], np.ndarray]
-"""A rollout -> (n_tasks,), something to know of it."""
+"""A rollout -> (n_tasks, ...), something to know of it."""
 
 
 class AdaptationCurve(NamedTuple):
@@ -25,7 +25,7 @@ class AdaptationCurve(NamedTuple):
     :param lengths: (K + 1, n_tasks, n_eval_episodes), lengths of the same episodes
     :param env_steps: (K + 1, n_tasks), environment steps spent on adapting so far (evaluation not counted)
     :param params: parameters after each number of adaptations, stacked over tasks
-    :param measured: (K + 1, n_tasks), what ``measure`` made of the scored rollouts; ``None`` without one
+    :param measured: (K + 1, n_tasks, ...), what ``measure`` made of the scored rollouts; ``None`` without one
     """
 
     tasks: list[Task]
