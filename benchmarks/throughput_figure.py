@@ -41,7 +41,7 @@ def _ratios(ax: Axes, ratios: list[dict[str, Any]]) -> None:
         present = [(j, heights[group]) for j, group in enumerate(groups) if group in heights]
         ax.bar([j + 0.2 * (i - 1.5) for j, _ in present], [h for _, h in present], 0.2, label=label, color=colour)
     ax.axhline(1.0, color="black", linewidth=0.8)
-    ax.set_xticks(range(len(groups)), [f"{env}\n{n} × 20" for env, n in groups], fontsize=8)
+    ax.set_xticks(range(len(groups)), [f"{env}\n{n} × 20" for env, n in groups], fontsize=6)
     ax.set_ylabel("env steps per second / raw mj_step")
     ax.set_ylim(0, 1.35)
     ax.legend(frameon=False, fontsize=7, ncols=2, loc="upper center")
