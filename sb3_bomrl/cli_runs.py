@@ -257,8 +257,10 @@ def load(path: Path, env_id: str | None, trusted: bool) -> LoadedModel:
     :param env_id: the environment; from ``run.json`` beside the model if not given
     :param trusted: unpickle
     :return: both
-    :raises ValueError: if there is no environment id, or the file is refused
+    :raises ValueError: if there is no such file, no environment id, or the file is refused
     """
+    if not path.exists():
+        raise ValueError(f"MODEL must be a model file or the folder of a run, got {path}, which does not exist")
     folder = path if path.is_dir() else path.parent
     run: dict[str, Any] = {}
     if (folder / "run.json").exists():
