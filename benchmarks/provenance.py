@@ -14,6 +14,7 @@ from sb3_bomrl.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
+_OUTPUTS = tuple(f":(top,exclude){folder}" for folder in ("benchmarks/results", "benchmarks/policies", "docs/figures"))
 PACKAGES = ("sb3-bomrl", "stable-baselines3", "gymnasium", "torch", "numpy")
 
 
@@ -56,7 +57,7 @@ def n_cores() -> int:
 @cache
 def commit() -> str | None:
     """
-    It is looked up once: the first call must come before the first result is written, which itself changes the tree.
+    It is looked up once, as what runs is what was imported. Results and figures are no part of it.
 
     :return: the commit that is checked out, marked where the working tree differs; ``None`` outside a repository
     """
@@ -64,7 +65,9 @@ def commit() -> str | None:
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     if head.returncode != 0:
         return None
-    changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
+    changes = subprocess.run(
+        [*git, "status", "--porcelain", "--", ":(top)", *_OUTPUTS], capture_output=True, text=True, check=False
+    )
     return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
 
 

@@ -8,9 +8,9 @@ import torch as th
 import benchmarks.locomotion
 from benchmarks.locomotion import figures
 from benchmarks.locomotion.methods import FAMILIES, METHODS
-from benchmarks.locomotion.report import markdown_table
-from benchmarks.locomotion.runs import run
-from benchmarks.provenance import FIGURES, RESULTS
+from benchmarks.locomotion.report import group_runs, improvement_table, markdown_table
+from benchmarks.locomotion.runs import CHECKPOINTS, POLICIES, Place, run
+from benchmarks.provenance import FIGURES, RESULTS, commit
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,12 +34,14 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--timesteps", type=float, required=True, help="environment steps of training")
         command.add_argument("--threads", type=int, default=1, help="of torch and of the physics")
         command.add_argument("--results", type=Path, default=RESULTS / "locomotion")
-        command.add_argument("--checkpoints", type=Path, default=Path("runs") / "locomotion")
-    table = commands.add_parser("table", help="what the results say, in Markdown")
-    table.add_argument("--results", type=Path, default=RESULTS / "locomotion")
-    figures = commands.add_parser("figures", help="draw them into the documentation's folder")
-    figures.add_argument("--results", type=Path, default=RESULTS / "locomotion")
-    figures.add_argument("--output", type=Path, default=FIGURES)
+        command.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
+        command.add_argument("--keep-policy", action="store_true", help="save the policy into benchmarks/policies")
+    commands.add_parser("table", help="what the results say, in Markdown")
+    commands.add_parser("improvement", help="how probably one method beats another, in Markdown")
+    draws = commands.add_parser("figures", help="draw them into the documentation's folder")
+    for name in ("table", "improvement", "figures"):
+        commands.choices[name].add_argument("--results", type=Path, default=RESULTS / "locomotion")
+    draws.add_argument("--output", type=Path, default=FIGURES)
     return result
 
 
@@ -50,6 +52,8 @@ def draw(results: Path, output: Path) -> None:
         for against in ("env_steps", "train_seconds"):
             print(figures.figure_5(results, output / f"locomotion_figure5_{against}_{kind}.png", against, kind))
         print(figures.profiles(results, output / f"locomotion_profiles_{kind}.png", kind))
+    if any("paths" in run["rows"][-1] for runs in group_runs(results).values() for run in runs):
+        print(figures.paths(results, output / "locomotion_paths.png"))
 
 
 def main() -> None:
@@ -58,10 +62,15 @@ def main() -> None:
     if args.command == "table":
         print(markdown_table(args.results))
         return
+    if args.command == "improvement":
+        print(*(improvement_table(args.results, kind) for kind in ("deterministic", "stochastic")), sep="\n\n")
+        return
     if args.command == "figures":
         draw(args.results, args.output)
         return
+    commit()
     th.set_num_threads(args.threads)
+    place = Place(args.results, args.checkpoints, policies=POLICIES if args.keep_policy else None)
     methods, seeds = ([args.method], [args.seed]) if args.command == "train" else (args.methods, args.seeds)
     for seed in seeds:
         for method in methods:
@@ -69,16 +78,7 @@ def main() -> None:
                 f"python -m benchmarks.locomotion train --method {method} --env {args.env} --seed {seed} "
                 f"--timesteps {args.timesteps:.0f} --threads {args.threads}"
             )
-            run(
-                method,
-                args.env,
-                seed,
-                int(args.timesteps),
-                command,
-                args.results,
-                args.checkpoints,
-                n_threads=args.threads,
-            )
+            run(method, args.env, seed, int(args.timesteps), command, place, n_threads=args.threads)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,24 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.locomotion.report import Estimate, estimate, final_scores, group_runs, performance_profile
-from sb3_bomrl.plots import save_figure
+from benchmarks.locomotion.methods import METHODS
+from benchmarks.locomotion.report import (
+    Estimate,
+    after_one,
+    estimate,
+    final_after_one,
+    final_scores,
+    group_runs,
+    performance_profile,
+    training_rows,
+)
+from sb3_bomrl.plots import plot_trajectories, save_figure
 
-COLOURS = ("#1f5fa8", "#d1495b", "#2e8b57", "#edae49", "#7a4fa3", "#00a6a6", "#8a8a8a", "#b5651d", "#3d3d3d")
+COLOURS = (
+    *("#1f5fa8", "#00a6a6", "#7a4fa3", "#d1495b", "#f2a0a9", "#b5651d"),
+    *("#edae49", "#2e8b57", "#8a8a8a", "#5c5c5c", "#000000", "#9acd32"),
+)
+"""Of the methods, in their order."""
 
 Runs = Sequence[dict[str, Any]]
 
@@ -29,6 +43,9 @@ def figure_2(root: Path, path: Path, kind: str = "stochastic") -> Path:
 
     def draw(ax: Axes, runs: Runs, label: str, colour: str) -> None:
         scores = final_scores(runs, kind)
+        if scores.shape[1] == 1:  # does not adapt
+            ax.axhline(estimate(scores[:, 0]).value, color=colour, linestyle="--", label=label)
+            return
         _band(ax, np.arange(scores.shape[1]), [estimate(scores[:, k]) for k in range(scores.shape[1])], label, colour)
         ax.set_xticks(np.arange(scores.shape[1]))
 
@@ -51,11 +68,10 @@ def figure_5(root: Path, path: Path, against: str = "env_steps", kind: str = "st
         raise ValueError(f"against must be one of {', '.join(labels)}, got {against!r}")
 
     def draw(ax: Axes, runs: Runs, label: str, colour: str) -> None:
-        n_rows = min(len(run["rows"]) for run in runs)
-        rows = [[run["rows"][i] for run in runs] for i in range(n_rows)]
+        rows = list(zip(*(training_rows(run) for run in runs), strict=True))
         x = np.array([np.mean([row[against] for row in same]) for same in rows])
-        estimates = [estimate(np.array([row[kind][1] for row in same])) for same in rows]
-        if n_rows == 1:  # not trained: its level is the same everywhere
+        estimates = [estimate(np.array([after_one(row[kind]) for row in same])) for same in rows]
+        if len(rows) == 1:  # not trained: its level is the same everywhere
             ax.axhline(estimates[0].value, color=colour, linestyle=":", label=label)
         else:
             _band(ax, x, estimates, label, colour)
@@ -74,9 +90,44 @@ def profiles(root: Path, path: Path, kind: str = "stochastic") -> Path:
     """
 
     def draw(ax: Axes, runs: Runs, label: str, colour: str) -> None:
-        ax.step(*performance_profile(final_scores(runs, kind)[:, 1]), where="pre", label=label, color=colour)
+        ax.step(*performance_profile(final_after_one(runs, kind)), where="pre", label=label, color=colour)
 
     return _panels(root, path, draw, f"return after one adaptation, {kind} policy", "share of tasks × seeds above it")
+
+
+def paths(root: Path, path: Path) -> Path:
+    """
+    Paths on Navigation2D before and after the last adaptation, of the first seed, a panel per method.
+
+    :param root: folder of the results
+    :param path: PNG to write
+    :return: the PNG
+    :raises ValueError: if no run has kept paths
+    """
+    found = {
+        label: min(runs, key=lambda run: run["seed"])
+        for (_, label, _), runs in sorted(group_runs(root).items(), key=lambda item: _order(item[0][1]))
+        if "paths" in runs[0]["rows"][-1]
+    }
+    if not found:
+        raise ValueError(f"results must have a finished run on Navigation2D, found none in {root}")
+    n_columns = min(4, len(found))
+    n_rows = -(-len(found) // n_columns)
+    figure = Figure(figsize=(4.5 * n_columns, 4.5 * n_rows), layout="constrained")
+    axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+    for ax, (label, run) in zip(axes, found.items(), strict=False):
+        row = run["rows"][-1]
+        plot_trajectories(row["paths"], row["path_tasks"], ax=ax)
+        ax.set_title(f"{label}, seed {run['seed']}, deterministic policy", fontsize=10)
+    for ax in axes[len(found) :]:
+        ax.set_axis_off()
+    save_figure(figure, path)
+    return path
+
+
+def _order(label: str) -> tuple[int, str]:
+    """Methods as they are listed, then others by name."""
+    return (list(METHODS).index(label) if label in METHODS else len(METHODS), label)
 
 
 def _panels(root: Path, path: Path, draw: Callable[[Axes, Runs, str, str], None], xlabel: str, ylabel: str) -> Path:
@@ -84,13 +135,13 @@ def _panels(root: Path, path: Path, draw: Callable[[Axes, Runs, str, str], None]
     if not groups:
         raise ValueError(f"results must have a finished run, found none in {root}")
     families = sorted({(env, timesteps) for env, _, timesteps in groups})
-    methods = sorted({method for _, method, _ in groups})
+    methods = sorted({method for _, method, _ in groups}, key=_order)
     figure = Figure(figsize=(5.5 * len(families), 4.2), layout="constrained")
     axes = figure.subplots(1, len(families), squeeze=False)[0]
     for ax, (env, timesteps) in zip(axes, families, strict=True):
         for i, method in enumerate(methods):
             runs = groups.get((env, method, timesteps))
-            if runs:
+            if runs:  # methods that have no results are left out
                 draw(ax, runs, f"{method} ({len(runs)} seed{'s' if len(runs) > 1 else ''})", COLOURS[i % len(COLOURS)])
         ax.set_title(f"{env}, {timesteps:,} steps", fontsize=10)
         ax.set_xlabel(xlabel)

@@ -4,23 +4,27 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.envs import ENV_IDS
 from sb3_bomrl.policies import NormalizedFlattenExtractor
 from sb3_bomrl.zoo import REGISTRY, config_path, with_schedules
+
+KINDS = ("meta", "untrained", "multitask", "oracle", "rl2")
 
 
 class Method(NamedTuple):
     """
     One line of a comparison.
 
-    :param algorithm: name in :data:`sb3_bomrl.zoo.REGISTRY`, whose configuration file has the settings
+    :param algorithm: name in :data:`sb3_bomrl.zoo.REGISTRY`, whose configuration file has the settings. What is no
+        such algorithm takes from there what is common to all, and its adaptation at meta-test
     :param overrides: settings that differ from the file's
-    :param is_trained: ``False`` for a policy that is adapted from where it was initialised
+    :param kind: one of :data:`KINDS`
     """
 
     algorithm: str
     overrides: dict[str, Any]
-    is_trained: bool = True
+    kind: str = "meta"
 
 
 METHODS: dict[str, Method] = {
@@ -33,7 +37,14 @@ METHODS: dict[str, Method] = {
     "emaml": Method("emaml", {}),
     "promp": Method("promp", {}),
     "reptile": Method("reptile", {}),
-    "random-init": Method("bomrl", {"distance": "kl_meta_task"}, is_trained=False),
+    # adapted as bomrl-alg1, but not trained
+    "random-init": Method("bomrl", {"distance": "kl_meta_task"}, "untrained"),
+    # sb3-contrib's TRPO, a new task every episode; adapted at meta-test as bomrl-alg1
+    "multitask-trpo": Method("bomrl", {"distance": "kl_meta_task"}, "multitask"),
+    # the same with the task in the observation; never adapted
+    "oracle": Method("bomrl", {"distance": "kl_meta_task"}, "oracle"),
+    # adapts by playing: k adaptations are k episodes of the task before the one that is scored
+    "rl2": Method("bomrl", {}, "rl2"),
 }
 
 FAMILIES: dict[str, int] = {
@@ -44,6 +55,12 @@ FAMILIES: dict[str, int] = {
     "Navigation2D": 20,
 }
 """Episodes per adaptation at meta-test."""
+
+N_ENVS = 20
+"""Environments of one policy for all tasks and of the oracle; their rollout has the steps of a phase of the others."""
+
+N_TRIALS, EPISODES_PER_TRIAL = 40, 4
+"""Of RL²: trials at a time, and as many episodes of each as there are scores at meta-test."""
 
 
 def env_id(family: str) -> str:
@@ -75,7 +92,42 @@ def settings_of(method: str, family: str) -> dict[str, Any]:
     return settings
 
 
-def make_model(method: str, env: Any, settings: dict[str, Any], seed: int) -> Any:
+def plain_settings(method: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """
+    Settings of sb3-contrib's algorithms, for the methods that are not meta-algorithms.
+
+    Network, discount, data of an update and the outer step's KL are those of the others. What sb3-contrib alone has,
+    has its defaults, but for larger minibatches. Nothing was tuned.
+
+    :param method: ``"multitask-trpo"``, ``"oracle"`` or ``"rl2"``
+    :param settings: from :func:`settings_of`, changed or not
+    :return: keyword arguments of the algorithm
+    """
+    # the defaults of the meta-algorithms where their file names none
+    common = {name: settings.get(name, default) for name, default in (("gamma", 0.99), ("gae_lambda", 0.97))}
+    policy_kwargs = policy_arguments(settings)
+    if METHODS[method].kind == "rl2":
+        n_steps = EPISODES_PER_TRIAL * settings["n_steps"]  # gradients flow through whole trials
+        # time goes step by step through a minibatch, whose trials cost almost nothing: hence few, large ones
+        batch_size = n_steps * N_TRIALS // 2
+        policy_kwargs |= {"lstm_hidden_size": 128}
+        return {**common, "n_steps": n_steps, "batch_size": batch_size, "n_epochs": 5, "policy_kwargs": policy_kwargs}
+    n_steps = settings["n_steps"] * settings["n_envs"] // N_ENVS
+    target_kl = settings.get("max_kl", 0.02)
+    return {**common, "n_steps": n_steps, "batch_size": n_steps, "target_kl": target_kl, "policy_kwargs": policy_kwargs}
+
+
+def policy_arguments(settings: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param settings: from :func:`settings_of`
+    :return: the policy's keyword arguments
+    """
+    # as rl_zoo3 reads its own files: an expression over the names that they may use
+    names = {"__builtins__": {}, "dict": dict, "NormalizedFlattenExtractor": NormalizedFlattenExtractor}
+    return dict(eval(settings.get("policy_kwargs", "dict()"), names))
+
+
+def make_model(method: str, env: Any, settings: dict[str, Any], seed: int) -> MetaAlgorithm:
     """
     :param method: a key of :data:`METHODS`
     :param env: VecEnv of ``n_envs`` environments
@@ -85,10 +137,8 @@ def make_model(method: str, env: Any, settings: dict[str, Any], seed: int) -> An
     """
     kwargs = dict(settings)
     kwargs.pop("n_envs")
-    policy, text = kwargs.pop("policy"), kwargs.pop("policy_kwargs", "dict()")
-    # as rl_zoo3 reads its own files: an expression over the names that they may use
-    names = {"__builtins__": {}, "dict": dict, "NormalizedFlattenExtractor": NormalizedFlattenExtractor}
-    policy_kwargs = eval(text, names)
+    kwargs.pop("policy_kwargs", None)
     algorithm = REGISTRY[METHODS[method].algorithm]
     kwargs = with_schedules(kwargs, ("learning_rate", *algorithm.step_sizes))
-    return algorithm(policy, env, policy_kwargs=policy_kwargs, seed=seed, device="cpu", **kwargs)
+    policy: str = kwargs.pop("policy")
+    return algorithm(policy, env, policy_kwargs=policy_arguments(settings), seed=seed, device="cpu", **kwargs)

@@ -67,6 +67,31 @@ def final_scores(runs: Sequence[dict[str, Any]], kind: str) -> npt.NDArray[np.fl
     return np.array([run["rows"][-1][kind] for run in runs])
 
 
+def training_rows(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """
+    :param run: a finished run
+    :return: its evaluations while training, all with the same protocol: before the first iteration … after the last
+    """
+    return [row for row in run["rows"] if not row["is_final"]]
+
+
+def after_one(scores: Sequence[Any]) -> Any:
+    """
+    :param scores: after 0 … K adaptations
+    :return: those after one; of a policy that does not adapt those that there are
+    """
+    return scores[min(1, len(scores) - 1)]
+
+
+def final_after_one(runs: Sequence[dict[str, Any]], kind: str) -> npt.NDArray[np.float64]:
+    """
+    :param runs: of one method on one family
+    :param kind: ``"deterministic"`` or ``"stochastic"``
+    :return: (n_seeds, n_tasks), at the end of training
+    """
+    return np.array([after_one(run["rows"][-1][kind]) for run in runs])
+
+
 def performance_profile(scores: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """
     :param scores: any shape
@@ -91,11 +116,11 @@ def probability_of_improvement(scores: npt.NDArray[np.float64], others: npt.NDAr
 def group_runs(root: Path) -> dict[tuple[str, str, int], list[dict[str, Any]]]:
     """
     :param root: folder of the results
-    :return: (environment, method, environment steps asked for) -> the finished runs
+    :return: (environment, label of the method, environment steps asked for) -> the finished runs
     """
     groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for run in load_runs(root):
-        groups.setdefault((run["env"], run["method"], run["timesteps"]), []).append(run)
+        groups.setdefault((run["env"], run["label"], run["timesteps"]), []).append(run)
     return groups
 
 
@@ -113,9 +138,38 @@ def markdown_table(root: Path) -> str:
         seconds = float(np.median([run["rows"][-1]["train_seconds"] for run in runs]))
         for kind in ("deterministic", "stochastic"):
             scores = final_scores(runs, kind)
-            cells = " | ".join(_cell(estimate(scores[:, k])) for k in range(scores.shape[1]))
-            lines.append(f"| {env} | {method} | {steps:,} | {len(runs)} | {seconds:.0f} | {kind} | {cells} |")
+            cells = [_cell(estimate(scores[:, k])) for k in range(scores.shape[1])]
+            cells += ["–"] * (4 - len(cells))
+            first = f"| {env} | {method} | {steps:,} | {len(runs)} | {seconds:.0f} | {kind} | "
+            lines.append(first + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def improvement_table(root: Path, kind: str = "stochastic") -> str:
+    """
+    :param root: folder of the results
+    :param kind: ``"deterministic"`` or ``"stochastic"``
+    :return: how probably the method of a row beats that of a column after one adaptation, a table per family
+    """
+    groups, tables = group_runs(root), []
+    for env, timesteps in sorted({(env, timesteps) for env, _, timesteps in groups}):
+        found = {
+            key[1]: final_after_one(runs, kind) for key, runs in groups.items() if (key[0], key[2]) == (env, timesteps)
+        }
+        lines = [f"{env}, {timesteps:,} steps, {kind} policy", ""]
+        lines += [f"| | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
+        for method, scores in found.items():
+            cells = [
+                "" if other == method else f"{probability_of_improvement(scores, others):.2f}"
+                for other, others in found.items()
+            ]
+            lines.append(f"| {method} ({_seeds(len(scores))}) | {' | '.join(cells)} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def _seeds(n: int) -> str:
+    return f"{n} seed{'s' if n > 1 else ''}"
 
 
 def _cell(score: Estimate) -> str:

@@ -1,74 +1,73 @@
-"""One run: train in segments, evaluate after each, keep everything."""
+"""One run: train, evaluate at points of equal distance, keep everything."""
 
+import fcntl
 import json
-import time
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.locomotion.methods import FAMILIES, METHODS, env_id, make_model, settings_of
-from benchmarks.provenance import RESULTS, machine, provenance, write_json
-from sb3_bomrl import evaluate_adaptation, make_meta_vec_env
-from sb3_bomrl.zoo import REGISTRY
+from benchmarks.locomotion.learners import Learner, MetaLearner, evaluation_points
+from benchmarks.locomotion.methods import FAMILIES, METHODS, env_id, settings_of
+from benchmarks.locomotion.scoring import Plan
+from benchmarks.provenance import RESULTS, commit, machine, provenance, write_json
 
-PACKAGES = ("sb3-bomrl", "stable-baselines3", "gymnasium", "mujoco", "torch", "numpy")
-CAUSES = (
-    "hypergradient/cg_residual",
-    "hypergradient/negative_curvature_count",
-    "hypergradient/norm",
-    "inner/n_steps",
-    "inner/kl",
-    "inner/kl_limit_count",
-    "outer/kl",
-    "meta/pre_adapt_return",
-    "meta/post_adapt_return",
-)
-"""What the last meta-iteration before an evaluation logged: where a method that loses can be seen to lose."""
+PACKAGES = ("sb3-bomrl", "stable-baselines3", "sb3-contrib", "gymnasium", "mujoco", "torch", "numpy")
+CHECKPOINTS = Path("runs") / "locomotion"
+POLICIES = Path(__file__).parents[1] / "policies"
 
 
 class Protocol(NamedTuple):
     """
     How runs are scored.
 
-    :param n_segments: evaluations while training, equally spaced
-    :param n_adaptations: K at the end of training; 1 before
+    :param n_segments: evaluations while training, equally spaced, after the one at the start
+    :param n_episodes: support episodes per task and adaptation; ``None`` for the family's number
+    :param n_adaptations: K at the end of training
     :param n_eval_episodes: fresh episodes per task and score at the end of training
-    :param n_eval_episodes_before: the same before
+    :param max_tasks: test tasks at the end of training, evenly spaced, at most; ``None`` for all
+    :param n_adaptations_before: K while training
+    :param n_eval_episodes_before: fresh episodes per task and score while training
+    :param max_tasks_before: test tasks while training, evenly spaced, at most
     """
 
     n_segments: int = 10
+    n_episodes: int | None = None
     n_adaptations: int = 3
     n_eval_episodes: int = 20
-    n_eval_episodes_before: int = 4
+    max_tasks: int | None = None
+    n_adaptations_before: int = 1
+    n_eval_episodes_before: int = 5
+    max_tasks_before: int = 10
 
 
 PROTOCOL = Protocol()
 
 
-def result_path(root: Path, family: str, method: str, seed: int) -> Path:
+class Place(NamedTuple):
+    """
+    Where a run's files go.
+
+    :param results: folder of the results
+    :param checkpoints: folder of what unfinished runs go on from
+    :param label: name of the run among others of the same method; the method's if ``None``
+    :param policies: folder for the trained meta-policy, ``None`` to keep none
+    """
+
+    results: Path = RESULTS / "locomotion"
+    checkpoints: Path = CHECKPOINTS
+    label: str | None = None
+    policies: Path | None = None
+
+
+def result_path(root: Path, family: str, label: str, seed: int) -> Path:
     """
     :return: the run's result file
     """
-    return root / family / method / f"seed_{seed}.json"
-
-
-def scores(model: Any, family: str, n_adaptations: int, n_eval_episodes: int, n_threads: int) -> dict[str, Any]:
-    """
-    Mean undiscounted return of every test task after 0 … K adaptations, of both kinds of policy.
-
-    :return: by kind of policy, (K + 1) lists of one number per test task
-    """
-    env = make_meta_vec_env(env_id(family), 100, env_kwargs=_threads(family, n_threads))
-    returns = {}
-    for kind in ("deterministic", "stochastic"):
-        curve = evaluate_adaptation(
-            model, env, None, n_adaptations, FAMILIES[family], n_eval_episodes, kind == "deterministic", seed=0
-        )
-        returns[kind] = np.round(curve.returns.mean(2), 2).tolist()
-    env.close()
-    return returns
+    return root / family / label / f"seed_{seed}.json"
 
 
 def run(
@@ -77,22 +76,20 @@ def run(
     seed: int,
     timesteps: int,
     command: str,
-    root: Path = RESULTS / "locomotion",
-    checkpoints: Path = Path("runs") / "locomotion",
+    place: Place = Place(),  # noqa: B008 — immutable
     protocol: Protocol = PROTOCOL,
     overrides: dict[str, Any] | None = None,
     n_threads: int = 1,
 ) -> Path:
     """
-    Train and score, or go on with a run that was stopped.
+    Train and score, or go on with a run that was stopped; at once if the file is complete.
 
     :param method: a key of :data:`~benchmarks.locomotion.methods.METHODS`
     :param family: a key of :data:`~benchmarks.locomotion.methods.FAMILIES`
     :param seed: of everything
     :param timesteps: environment steps of training, support and query together
     :param command: what to name as the command in the file
-    :param root: folder of the results
-    :param checkpoints: folder of the models of unfinished runs
+    :param place: where the files go
     :param protocol: how to score
     :param overrides: settings other than the configuration file's
     :param n_threads: physics threads
@@ -100,31 +97,98 @@ def run(
     :raises ValueError: if the file holds a run with other settings
     """
     settings = {**settings_of(method, family), **(overrides or {})}
-    path, saved = result_path(root, family, method, seed), checkpoints / family / method / f"seed_{seed}.zip"
-    head = {"method": method, "env": env_id(family), "seed": seed, "timesteps": timesteps, "settings": settings}
-    head |= {"protocol": {**protocol._asdict(), "n_episodes": FAMILIES[family]}}
-    rows = _rows_so_far(path, head)
-    env = make_meta_vec_env(env_id(family), settings["n_envs"], seed=seed, env_kwargs=_threads(family, n_threads))
-    goes_on = bool(rows) and saved.exists()
-    model = make_model(method, env, settings, seed)
-    if goes_on:
-        model = REGISTRY[METHODS[method].algorithm].load(saved, env=env, device="cpu")
-    rows = rows if goes_on else []
-    while not rows or not rows[-1]["is_final"]:
-        seconds = rows[-1]["train_seconds"] if rows else 0.0
-        if rows and METHODS[method].is_trained:
-            seconds += _train(model, max(1, timesteps * len(rows) // protocol.n_segments - model.num_timesteps))
-        is_final = not METHODS[method].is_trained or model.num_timesteps >= timesteps
-        k = protocol.n_adaptations if is_final else 1
-        n_eval = protocol.n_eval_episodes if is_final else protocol.n_eval_episodes_before
-        row = {"env_steps": model.num_timesteps, "train_seconds": round(seconds, 1), "is_final": is_final}
-        rows.append({**row, "causes": _causes(model), **scores(model, family, k, n_eval, n_threads)})
-        saved.parent.mkdir(parents=True, exist_ok=True)
-        model.save(saved)
-        write_json(path, {"provenance": provenance(command, machine(), PACKAGES), **head, "rows": rows})
-        _show(method, family, seed, rows, timesteps)
-    env.close()
+    label = place.label or method
+    path, folder = result_path(place.results, family, label, seed), place.checkpoints / family / label / f"seed_{seed}"
+    protocol = protocol._replace(n_episodes=protocol.n_episodes or FAMILIES[family])
+    head = {"method": method, "env": env_id(family), "seed": seed, "timesteps": timesteps, "label": label}
+    head |= {"settings": settings, "overrides": overrides or {}, "n_threads": n_threads, "protocol": protocol._asdict()}
+    with _alone(folder) as is_alone:
+        if not is_alone:
+            print(f"{family} {label} seed {seed}: another process is at it", flush=True)
+            return path
+        rows = _rows_so_far(path, head)
+        if not (rows and rows[-1]["is_final"]):
+            learner = _make_learner(method, family, settings, seed, timesteps, folder, n_threads)
+            # what is past the checkpoint is done again, to the same numbers where the method is exact
+            rows = [row for row in rows if row["iteration"] <= learner.n_done]
+            for row in _new_rows(learner, rows, protocol, family):
+                rows.append(row)
+                if row["is_final"] and place.policies is not None:
+                    learner.save(place.policies / f"{family}_{label}_seed_{seed}.zip")
+                write_json(path, {"provenance": provenance(command, machine(), PACKAGES), **head, "rows": rows})
+                _show(f"{family} {label} seed {seed}", row, learner)
+        shutil.rmtree(folder)
     return path
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Whether no other process works in a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _make_learner(
+    method: str,
+    family: str,
+    settings: dict[str, Any],
+    seed: int,
+    timesteps: int,
+    folder: Path,
+    n_threads: int,
+) -> Learner:
+    if METHODS[method].kind in ("meta", "untrained"):
+        return MetaLearner(method, family, settings, seed, timesteps, folder, n_threads)
+    from benchmarks.locomotion.plain import PlainLearner  # needs sb3-contrib
+
+    return PlainLearner(method, family, settings, seed, timesteps, folder, n_threads)
+
+
+def _plans(protocol: Protocol, family: str) -> tuple[Plan, Plan]:
+    """While training, and at its end."""
+    assert protocol.n_episodes is not None
+    before = Plan(
+        protocol.n_adaptations_before,
+        protocol.n_episodes,
+        protocol.n_eval_episodes_before,
+        protocol.max_tasks_before,
+    )
+    keeps_paths = family == "Navigation2D"  # whose observations are positions
+    final = (protocol.n_adaptations, protocol.n_episodes, protocol.n_eval_episodes, protocol.max_tasks)
+    return before, Plan(*final, keeps_paths)
+
+
+def _new_rows(
+    learner: Learner, rows: Sequence[dict[str, Any]], protocol: Protocol, family: str
+) -> Iterator[dict[str, Any]]:
+    """Train from one point to the next; yields the rows that are missing."""
+    before, final = _plans(protocol, family)
+    done = [row["iteration"] for row in rows]
+    last = max(done, default=0)
+    for point in evaluation_points(learner.n_iterations, protocol.n_segments):
+        if point not in done:
+            learner.train(point)
+            yield _row(learner, last, before, is_final=False)
+            last = point
+    yield _row(learner, 0, final, is_final=True)
+
+
+def _row(learner: Learner, after: int, plan: Plan, is_final: bool) -> dict[str, Any]:
+    head = {
+        "iteration": learner.n_done,
+        "env_steps": learner.env_steps,
+        "train_seconds": round(learner.log.seconds(), 1),
+        "is_final": is_final,
+        "commit": commit(),
+        "n_eval_episodes": plan.n_eval_episodes,
+    }
+    return {**head, "causes": learner.log.causes(after), **learner.score(plan)}
 
 
 def _rows_so_far(path: Path, head: dict[str, Any]) -> list[dict[str, Any]]:
@@ -139,30 +203,14 @@ def _rows_so_far(path: Path, head: dict[str, Any]) -> list[dict[str, Any]]:
     return list(content["rows"])
 
 
-def _train(model: Any, n_steps: int) -> float:
-    """Train for at least so many steps; returns the seconds it took."""
-    start = time.perf_counter()
-    model.learn(n_steps, log_interval=None, reset_num_timesteps=False)
-    return time.perf_counter() - start
-
-
-def _causes(model: Any) -> dict[str, float]:
-    logged = model.logger.name_to_value if hasattr(model, "_logger") else {}
-    return {name: round(float(logged[name]), 4) for name in CAUSES if name in logged}
-
-
-def _threads(family: str, n_threads: int) -> dict[str, Any]:
-    return {} if family == "Navigation2D" else {"n_threads": n_threads}
-
-
-def _show(method: str, family: str, seed: int, rows: Sequence[dict[str, Any]], timesteps: int) -> None:
+def _show(name: str, row: dict[str, Any], learner: Learner) -> None:
     """One line of progress, with the time that is left."""
-    row = rows[-1]
-    before, after = (np.mean(row["stochastic"][k]) for k in (0, 1))
-    share = row["env_steps"] / timesteps
-    left = f", {row['train_seconds'] * (1 / share - 1) / 60:.0f} min of training left" if 0 < share < 1 else ""
+    returns = " -> ".join(f"{np.mean(values):.1f}" for values in row["stochastic"])
+    left = ""
+    if 0 < learner.n_done < learner.n_iterations:
+        minutes = row["train_seconds"] * (learner.n_iterations / learner.n_done - 1) / 60
+        left = f", {minutes:.0f} min of training left"
     print(
-        f"{family} {method} seed {seed}: {row['env_steps']:,} steps, {row['train_seconds']:.0f} s, "
-        f"stochastic {before:.1f} -> {after:.1f}{left}",
+        f"{name}: {row['env_steps']:,} steps, {row['train_seconds']:.0f} s, stochastic {returns}{left}",
         flush=True,
     )

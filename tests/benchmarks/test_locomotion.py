@@ -1,30 +1,43 @@
-"""Runs of the comparison on tiny budgets, and what the report makes of them."""
+"""Runs of the comparison on tiny budgets, killed ones too, and what they write."""
 
+import fcntl
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from benchmarks.locomotion import figures, report, runs
-from benchmarks.locomotion.__main__ import draw
-from benchmarks.locomotion.methods import FAMILIES, METHODS, make_model, settings_of
-from sb3_bomrl import make_meta_vec_env
+from benchmarks.locomotion import methods, plain, runs, scoring
+from benchmarks.locomotion.iteration_log import IterationLog
+from benchmarks.locomotion.learners import MetaLearner, evaluation_points
+from benchmarks.locomotion.methods import FAMILIES, METHODS, make_model, plain_settings, settings_of
+from sb3_bomrl import BOMRL, make_meta_vec_env
+from sb3_bomrl.envs.tasks import SquareTasks
+from sb3_bomrl.zoo import REGISTRY
 
-TINY = {"n_envs": 10, "meta_batch_size": 2, "n_steps": 100, "n_inner_steps": 2}
-PROTOCOL = runs.Protocol(n_segments=2, n_adaptations=2, n_eval_episodes=2, n_eval_episodes_before=1)
-ITERATION = 2 * 10 * 100
+ROOT = Path(__file__).parents[2]
+TINY = {"n_envs": 4, "meta_batch_size": 2, "n_steps": 20, "n_inner_steps": 2}
+PROTOCOL = runs.Protocol(
+    n_segments=2,
+    n_episodes=2,
+    n_adaptations=1,
+    n_eval_episodes=2,
+    max_tasks=9,
+    n_adaptations_before=0,
+    n_eval_episodes_before=1,
+    max_tasks_before=4,
+)
+ITERATION = 2 * 4 * 20
 
 
-def tiny_run(folder, method="bomrl-alg1", seed=0, timesteps=4 * ITERATION, **kwargs):
-    return runs.run(
-        method, "Navigation2D", seed, timesteps, "test", folder / "results", folder / "models", PROTOCOL, TINY, **kwargs
-    )
-
-
-@pytest.fixture(autouse=True)
-def _few_support_episodes(monkeypatch):
-    monkeypatch.setitem(FAMILIES, "Navigation2D", 2)
+def tiny_run(folder, method="bomrl-alg1", seed=0, n_iterations=4, **kwargs):
+    place = runs.Place(folder / "results", folder / "checkpoints", policies=folder / "policies")
+    return runs.run(method, "Navigation2D", seed, n_iterations * ITERATION, "test", place, PROTOCOL, TINY, **kwargs)
 
 
 def content_of(path):
@@ -34,45 +47,183 @@ def content_of(path):
     return content
 
 
+@pytest.fixture(autouse=True)
+def _two_environments_per_task(monkeypatch):
+    for module in (scoring, plain):
+        monkeypatch.setattr(module, "N_ENVS_PER_TASK", 2)
+
+
+@pytest.fixture
+def small_plain(monkeypatch):
+    """Few environments of the methods that step them one by one."""
+    for module in (methods, plain):
+        monkeypatch.setattr(module, "N_ENVS", 4)
+        monkeypatch.setattr(module, "N_TRIALS", 2)
+        monkeypatch.setattr(module, "EPISODES_PER_TRIAL", 2)
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_runs_and_writes_what_the_protocol_says(method, tmp_path, capsys):
-    timesteps = 2 * ITERATION
-    content = content_of(tiny_run(tmp_path, method, timesteps=timesteps))
-    rows = content["rows"]
+def test_every_method_runs_and_writes_what_the_protocol_says(method, tmp_path, capsys, small_plain):
+    path = tiny_run(tmp_path, method)
+    content = content_of(path)
+    rows, kind = content["rows"], METHODS[method].kind
+    n_scores = 1 if kind == "oracle" else 2
     assert [row["is_final"] for row in rows] == [False] * (len(rows) - 1) + [True]
-    assert rows[-1]["env_steps"] >= timesteps or not METHODS[method].is_trained
-    assert len(rows) == (3 if METHODS[method].is_trained else 1)
-    assert np.shape(rows[-1]["stochastic"]) == np.shape(rows[-1]["deterministic"]) == (3, 25)
-    assert all(np.shape(row["stochastic"]) == (2, 25) for row in rows[:-1])
-    assert content["settings"]["meta_batch_size"] == 2
+    assert np.shape(rows[-1]["stochastic"]) == np.shape(rows[-1]["deterministic"]) == (n_scores, 9)
+    assert rows[-1]["deterministic"] != rows[-1]["stochastic"]
+    assert all(np.shape(row["stochastic"]) == np.shape(row["deterministic"]) == (1, 4) for row in rows[:-1])
+    all_tasks = SquareTasks().test_tasks
+    assert [row["tasks"] for row in (rows[0], rows[-1])] == [[list(task) for task in all_tasks[::n]] for n in (7, 3)]
+    episodes = 100 * (1 if kind == "rl2" else 2)
+    assert rows[-1]["adaptation_env_steps"] == [k * episodes for k in range(n_scores)]
+    assert ("paths" in rows[-1]) == (kind not in ("oracle", "rl2"))
+    assert (content["method"], content["seed"], content["overrides"]) == (method, 0, TINY)
     assert content["provenance"]["command"] == "test"
-    if METHODS[method].is_trained:
+    assert rows[-1]["commit"] == content["provenance"]["commit"]
+    out = capsys.readouterr().out
+    if kind == "untrained":
+        assert [row["env_steps"] for row in rows] == [0, 0]
+    else:
+        assert [row["iteration"] for row in rows[-2:]] == [rows[-1]["iteration"]] * 2
+        assert 0 < rows[-1]["env_steps"] <= 4 * ITERATION
+        assert f"Navigation2D {method} seed 0: {rows[-1]['env_steps']:,} steps" in out
+    if kind == "meta":
+        assert rows[-1]["env_steps"] > 3 * ITERATION - 1
         assert "meta/post_adapt_return" in rows[-1]["causes"]
-        assert f"Navigation2D {method} seed 0: {rows[-1]['env_steps']:,} steps" in capsys.readouterr().out
+    if method.startswith("bomrl"):
+        names = {"cg_residual", "negative_curvature_count"}
+        assert {f"hypergradient/{name}" for name in names} | {"inner/n_steps", "inner/kl"} <= set(rows[-1]["causes"])
+    assert not (tmp_path / "checkpoints" / "Navigation2D" / method / "seed_0").exists()
+    assert (tmp_path / "policies" / f"Navigation2D_{method}_seed_0.zip").exists()
 
 
-def test_a_run_that_is_stopped_goes_on_to_the_same_end(tmp_path, monkeypatch):
-    straight = content_of(tiny_run(tmp_path / "straight"))
-    train, calls = runs._train, []
+def test_the_paths_are_those_of_the_scored_policies(tmp_path):
+    row = content_of(tiny_run(tmp_path))["rows"][-1]
+    goals, paths = np.array(row["path_tasks"]), np.array(row["paths"])
+    assert goals.tolist() == row["tasks"][::3]
+    assert paths.shape == (2, 3, 50, 2)
+    assert np.abs(paths[:, :, 0]).max() == 0.0
+    # every second distance of a deterministic episode; the start is no step, the last step is not observed
+    distances = np.linalg.norm(paths - goals[None, :, None], axis=-1)
+    returns = np.array(row["deterministic"])[[0, -1], ::3]
+    np.testing.assert_allclose(-2.0 * distances.sum(-1), returns, atol=4.0)
 
-    def stopped(model, n_steps):
-        if len(calls) == 1:
+
+def test_a_killed_run_ends_as_the_one_that_was_left_alone(tmp_path):
+    straight = content_of(tiny_run(tmp_path / "straight", n_iterations=14))
+    program = (
+        "import sys; from pathlib import Path; import torch; torch.set_num_threads(1); "
+        "from benchmarks.locomotion import scoring; scoring.N_ENVS_PER_TASK = 2; "
+        "from tests.benchmarks.test_locomotion import tiny_run; tiny_run(Path(sys.argv[1]), n_iterations=14)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    folder = tmp_path / "killed"
+    log = folder / "checkpoints" / "Navigation2D" / "bomrl-alg1" / "seed_0" / "iterations.jsonl"
+    for n_lines in (6, 12):  # after the checkpoint of the fifth and the tenth meta-iteration, and before the next
+        process = subprocess.Popen([sys.executable, "-c", program, folder], env=environment, cwd=ROOT)
+        deadline = time.monotonic() + 60
+        while not (log.exists() and log.read_text().count("\n") >= n_lines):
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert list(log.parent.glob("checkpoint_*.zip"))
+    killed = content_of(tiny_run(folder, n_iterations=14))
+    assert killed["rows"] == straight["rows"]
+    before, after = (
+        BOMRL.load(tmp_path / name / "policies" / "Navigation2D_bomrl-alg1_seed_0.zip")
+        for name in ("straight", "killed")
+    )
+    for a, b in zip(before.policy.parameters(), after.policy.parameters(), strict=True):
+        assert a.equal(b)
+
+
+def test_other_methods_go_on_from_the_last_evaluation(tmp_path, monkeypatch, small_plain):
+    method = "multitask-trpo"
+    train, calls = plain.PlainLearner.train, []
+
+    def stopped(self, until):
+        calls.append(until)
+        if len(calls) == 3:
             raise KeyboardInterrupt
-        calls.append(n_steps)
-        return train(model, n_steps)
+        train(self, until)
 
-    monkeypatch.setattr(runs, "_train", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        tiny_run(tmp_path / "stopped")
-    monkeypatch.setattr(runs, "_train", train)
-    assert content_of(tiny_run(tmp_path / "stopped"))["rows"] == straight["rows"]
-    assert content_of(tiny_run(tmp_path / "stopped"))["rows"] == straight["rows"]  # nothing is left to do
+    with monkeypatch.context() as patch:
+        patch.setattr(plain.PlainLearner, "train", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            tiny_run(tmp_path, method, n_iterations=8)
+    path = tmp_path / "results" / "Navigation2D" / method / "seed_0.json"
+    first = content_of(path)["rows"]
+    assert len(first) == 2
+    rows = content_of(tiny_run(tmp_path, method, n_iterations=8))["rows"]
+    assert (len(rows), rows[:2]) == (4, first)
+    assert rows[-1]["env_steps"] == 2 * rows[1]["env_steps"] > 0
+
+
+def test_schedules_follow_the_whole_run(tmp_path):
+    settings = {**settings_of("reptile", "Navigation2D"), **TINY}
+    learner = MetaLearner("reptile", "Navigation2D", settings, 0, 8 * ITERATION, tmp_path)
+    progress = []
+    for until in (2, 4, 8):
+        learner.train(until)
+        progress.append(learner.model._current_progress_remaining)
+    assert progress == pytest.approx([0.75, 0.5, 0.0])
+    assert (learner.n_done, learner.env_steps) == (8, 8 * ITERATION)
+
+
+def test_steps_that_do_not_fill_an_iteration_are_not_played(tmp_path):
+    settings = {**settings_of("maml", "Navigation2D"), **TINY, "n_inner_steps": 1}
+    learner = MetaLearner("maml", "Navigation2D", settings, 0, 3 * ITERATION - 1, tmp_path)
+    learner.train(learner.n_iterations)
+    assert (learner.n_iterations, learner.n_done, learner.env_steps) == (2, 2, 2 * ITERATION)
+
+
+def test_checkpoints_of_a_run_of_another_length_are_refused(tmp_path):
+    settings = {**settings_of("maml", "Navigation2D"), **TINY, "n_inner_steps": 1}
+    learner = MetaLearner("maml", "Navigation2D", settings, 0, 4 * ITERATION, tmp_path, save_freq=1)
+    learner.train(1)
+    with pytest.raises(ValueError, match=f"timesteps must be {4 * ITERATION} to go on with the run"):
+        MetaLearner("maml", "Navigation2D", settings, 0, 8 * ITERATION, tmp_path)
 
 
 def test_a_file_of_another_run_is_not_overwritten(tmp_path):
-    tiny_run(tmp_path)
+    path = tiny_run(tmp_path)
+    before = path.read_bytes()
     with pytest.raises(ValueError, match=r"holds a run with another timesteps"):
-        tiny_run(tmp_path, timesteps=8 * ITERATION)
+        tiny_run(tmp_path, n_iterations=8)
+    tiny_run(tmp_path)  # is complete
+    assert path.read_bytes() == before
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(tmp_path, capsys):
+    folder = tmp_path / "checkpoints" / "Navigation2D" / "bomrl-alg1" / "seed_0"
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        path = tiny_run(tmp_path)
+    assert not path.exists()
+    assert "another process is at it" in capsys.readouterr().out
+
+
+def test_the_log_drops_what_came_after_the_checkpoint_and_half_a_line(tmp_path):
+    path = tmp_path / "log" / "iterations.jsonl"
+    log = IterationLog(path, 0)
+    for i in range(1, 5):
+        log.add(i, 0.5, {"inner/kl": float(i), "time/fps": 9.0})
+    with path.open("a") as file:
+        file.write('{"iteration": 5, "sec')
+    log = IterationLog(path, 3)
+    assert log.seconds() == 1.5
+    assert log.causes(after=1) == {"inner/kl": 2.5}
+    assert log.causes(after=3) == {}
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_evaluations_are_equally_spaced():
+    assert evaluation_points(100, 10) == list(range(0, 101, 10))
+    assert evaluation_points(3, 10) == [0, 1, 2, 3]
+    assert evaluation_points(0, 10) == [0]
 
 
 def test_unknown_names_are_named():
@@ -87,6 +238,12 @@ def test_methods_share_data_network_and_discount(family):
     common = ("policy", "n_envs", "meta_batch_size", "n_steps", "policy_kwargs", "gamma")
     settings = [settings_of(method, family) for method in METHODS]
     assert len({tuple(str(s.get(name)) for name in common) for s in settings}) == 1
+    reference = settings_of("bomrl-alg1", family)
+    made = plain_settings("multitask-trpo", reference)
+    assert made["n_steps"] * methods.N_ENVS == reference["n_steps"] * reference["n_envs"]
+    gamma = reference.get("gamma", 0.99)
+    assert gamma == made["gamma"] == plain_settings("rl2", reference)["gamma"]
+    assert plain_settings("rl2", reference)["n_steps"] == 4 * reference["n_steps"]
 
 
 def test_overrides_reach_the_model():
@@ -94,58 +251,4 @@ def test_overrides_reach_the_model():
     settings = {**settings_of("bomrl-alg2", "HalfCheetahVel"), "n_envs": 10, "reg_coef": 0.7}
     model = make_model("bomrl-alg2", env, settings, 3)
     assert (model.distance, model.reg_coef, model.seed, model.policy.log_std[0]) == ("kl_task_meta", 0.7, 3, -0.5)
-
-
-def test_interquartile_mean_and_its_interval():
-    scores = np.random.default_rng(0).normal(5.0, 2.0, (6, 16))
-    ordered = np.sort(scores.ravel())
-    result = report.estimate(scores)
-    assert result.value == pytest.approx(ordered[24:72].mean())
-    # independent draws of whole columns' entries, by scipy's own bootstrap of one column at a time
-    whole = stats.bootstrap(
-        tuple(scores.T), lambda *columns: stats.trim_mean(np.concatenate(columns), 0.25), n_resamples=2_000,
-        method="percentile", vectorized=False, rng=np.random.default_rng(1),
-    ).confidence_interval  # fmt: skip
-    assert (result.low, result.high) == (pytest.approx(whole.low, abs=0.05), pytest.approx(whole.high, abs=0.05))
-    alone = report.estimate(scores[:1])
-    assert alone.low == alone.value == alone.high
-
-
-def test_profiles_and_the_probability_of_improvement_by_hand():
-    thresholds, share = report.performance_profile(np.array([[3.0, 1.0], [2.0, 4.0]]))
-    assert (thresholds.tolist(), share.tolist()) == ([1.0, 2.0, 3.0, 4.0], [1.0, 0.75, 0.5, 0.25])
-    # first task: 2 of 4 pairs won, one tie; second task: all lost
-    scores, others = np.array([[1.0, 0.0], [3.0, 0.0]]), np.array([[1.0, 5.0], [2.0, 5.0]])
-    assert report.probability_of_improvement(scores, others) == pytest.approx((2.5 / 4 + 0.0) / 2)
-
-
-def test_nothing_to_draw_is_said(tmp_path):
-    with pytest.raises(ValueError, match=r"results must have a finished run, found none in"):
-        figures.figure_2(tmp_path, tmp_path / "figure.png")
-    with pytest.raises(ValueError, match=r"against must be one of env_steps, train_seconds, got 'epochs'"):
-        figures.figure_5(tmp_path, tmp_path / "figure.png", "epochs")
-
-
-def test_the_table_and_the_figures_report_every_group(tmp_path, monkeypatch):
-    for method, seed in (("bomrl-alg1", 0), ("bomrl-alg1", 1), ("random-init", 0)):
-        tiny_run(tmp_path, method, seed, 2 * ITERATION)
-    lines = report.markdown_table(tmp_path / "results").splitlines()
-    assert len(lines) == 2 + 2 * 2
-    run = content_of(tmp_path / "results" / "Navigation2D" / "random-init" / "seed_0.json")
-    expected = stats.trim_mean(run["rows"][-1]["deterministic"][1], 0.25)
-    row = next(line for line in lines if "random-init" in line and "deterministic" in line)
-    assert f"| {expected:.1f} ({expected:.1f}, {expected:.1f})" in row
-    drawn = {}
-    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.update({path.name: figure}))
-    draw(tmp_path / "results", tmp_path)
-    assert len(drawn) == 8
-    (ax,) = drawn["locomotion_figure2_deterministic.png"].axes
-    lines = {line.get_label(): line.get_ydata() for line in ax.lines}
-    assert set(lines) == {"bomrl-alg1 (2 seeds)", "random-init (1 seed)"}
-    assert lines["random-init (1 seed)"][1] == pytest.approx(expected)
-    (ax,) = drawn["locomotion_figure5_env_steps_stochastic.png"].axes
-    lines = {line.get_label(): line for line in ax.lines}
-    assert lines["bomrl-alg1 (2 seeds)"].get_xdata().tolist() == [0, ITERATION, 2 * ITERATION]
-    runs_of = report.group_runs(tmp_path / "results")["bomrl/Navigation2D-v0", "bomrl-alg1", 2 * ITERATION]
-    last = stats.trim_mean([run["rows"][-1]["stochastic"][1] for run in runs_of], 0.25, axis=None)
-    assert lines["bomrl-alg1 (2 seeds)"].get_ydata()[-1] == pytest.approx(last)
+    assert all(type(method.algorithm) is str and method.algorithm in REGISTRY for method in METHODS.values())

@@ -1,0 +1,145 @@
+"""What the report makes of result files that are known."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks.locomotion import figures, report
+from benchmarks.locomotion.__main__ import draw
+
+N_TASKS = 4
+
+
+def row(scores, iteration, is_final, **more):
+    values = np.round(scores, 2).tolist()
+    head = {"iteration": iteration, "env_steps": 1_000 * iteration, "train_seconds": 2.0 * iteration}
+    return {**head, "is_final": is_final, "deterministic": values, "stochastic": values, **more}
+
+
+def write_run(root, label, seed, rng, n_scores=4, n_points=3, env="HalfCheetahVel", is_complete=True, **more):
+    rows = [row(rng.normal(size=(min(2, n_scores), 2)), i, False) for i in range(n_points)]
+    if is_complete:
+        rows.append(row(rng.normal(size=(n_scores, N_TASKS)), n_points - 1, True, **more))
+    head = {"env": f"bomrl/{env}-v0", "method": label, "label": label, "seed": seed, "timesteps": 2_000}
+    path = root / env / label / f"seed_{seed}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**head, "rows": rows}))
+    return {**head, "rows": rows}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two seeds of one method, one of the untrained policy and of the oracle, and a run that is not finished."""
+    rng = np.random.default_rng(0)
+    runs = {
+        "maml": [write_run(tmp_path, "maml", seed, rng) for seed in (0, 1)],
+        "random-init": [write_run(tmp_path, "random-init", 0, rng, n_points=1)],
+        "oracle": [write_run(tmp_path, "oracle", 0, rng, n_scores=1)],
+    }
+    write_run(tmp_path, "maml", 2, rng, is_complete=False)
+    return tmp_path, runs
+
+
+def test_interquartile_mean_and_its_interval():
+    scores = np.random.default_rng(0).normal(5.0, 2.0, (6, 16))
+    ordered = np.sort(scores.ravel())
+    result = report.estimate(scores)
+    assert result.value == pytest.approx(ordered[24:72].mean())
+    # independent draws of whole columns' entries, by scipy's own bootstrap of one column at a time
+    whole = stats.bootstrap(
+        tuple(scores.T), lambda *columns: stats.trim_mean(np.concatenate(columns), 0.25), n_resamples=2_000,
+        method="percentile", vectorized=False, rng=np.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    assert (result.low, result.high) == (pytest.approx(whole.low, abs=0.05), pytest.approx(whole.high, abs=0.05))
+    alone = report.estimate(scores[:1])
+    assert alone.low == alone.value == alone.high
+
+
+def test_profiles_and_the_probability_of_improvement_by_hand():
+    thresholds, share = report.performance_profile(np.array([[3.0, 1.0], [2.0, 4.0]]))
+    assert (thresholds.tolist(), share.tolist()) == ([1.0, 2.0, 3.0, 4.0], [1.0, 0.75, 0.5, 0.25])
+    # first task: 2 of 4 pairs won, one tie; second task: all lost
+    scores, others = np.array([[1.0, 0.0], [3.0, 0.0]]), np.array([[1.0, 5.0], [2.0, 5.0]])
+    assert report.probability_of_improvement(scores, others) == pytest.approx((2.5 / 4 + 0.0) / 2)
+
+
+def test_nothing_to_draw_is_said(tmp_path):
+    with pytest.raises(ValueError, match=r"results must have a finished run, found none in"):
+        figures.figure_2(tmp_path, tmp_path / "figure.png")
+    with pytest.raises(ValueError, match=r"results must have a finished run on Navigation2D, found none in"):
+        figures.paths(tmp_path, tmp_path / "figure.png")
+    with pytest.raises(ValueError, match=r"against must be one of env_steps, train_seconds, got 'epochs'"):
+        figures.figure_5(tmp_path, tmp_path / "figure.png", "epochs")
+
+
+def test_the_table_has_every_group_and_no_unfinished_run(results):
+    root, runs = results
+    lines = report.markdown_table(root).splitlines()
+    assert len(lines) == 2 + 2 * 3
+    line = next(line for line in lines if "| maml |" in line and "deterministic" in line)
+    assert "| 2,000 | 2 | 4 |" in line
+    scores = np.array([run["rows"][-1]["deterministic"][3] for run in runs["maml"]])
+    value = stats.trim_mean(scores, 0.25, axis=None)
+    assert line.rstrip(" |").split(" | ")[-1].startswith(f"{value:.1f} (")
+    oracle = next(line for line in lines if "| oracle |" in line)
+    assert oracle.endswith("| – | – | – |")
+
+
+def test_the_improvement_table(results):
+    root, runs = results
+    table = report.improvement_table(root).splitlines()
+    assert table[0] == "bomrl/HalfCheetahVel-v0, 2,000 steps, stochastic policy"
+    header = table[2].split(" | ")
+    line = next(line for line in table if line.startswith("| maml (2 seeds)")).strip("| ").split(" | ")
+    a = np.array([run["rows"][-1]["stochastic"][1] for run in runs["maml"]])
+    b = np.array([run["rows"][-1]["stochastic"][0] for run in runs["oracle"]])  # it does not adapt
+    expected = np.mean([[x > y for x in a[:, i] for y in b[:, i]] for i in range(N_TASKS)])
+    assert line[[name.strip("| ") for name in header].index("oracle")] == f"{expected:.2f}"
+
+
+def lines_of(figure):
+    (ax,) = figure.axes
+    return {line.get_label(): line for line in ax.lines}
+
+
+def test_the_figures_contain_the_data(results, monkeypatch):
+    root, runs = results
+    drawn = {}
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.update({path.name: figure}))
+    draw(root, root)
+    assert len(drawn) == 8
+    labels = {"maml (2 seeds)", "random-init (1 seed)", "oracle (1 seed)"}
+    lines = lines_of(drawn["locomotion_figure2_deterministic.png"])
+    assert set(lines) == labels
+    scores = np.array([run["rows"][-1]["deterministic"] for run in runs["maml"]])
+    expected = [stats.trim_mean(scores[:, k], 0.25, axis=None) for k in range(4)]
+    assert lines["maml (2 seeds)"].get_ydata() == pytest.approx(expected)
+    level = stats.trim_mean(runs["oracle"][0]["rows"][-1]["deterministic"][0], 0.25)
+    assert list(lines["oracle (1 seed)"].get_ydata()) == pytest.approx([level, level])
+    for against, factor in (("env_steps", 1_000), ("train_seconds", 2)):
+        lines = lines_of(drawn[f"locomotion_figure5_{against}_stochastic.png"])
+        assert set(lines) == labels
+        assert lines["maml (2 seeds)"].get_xdata().tolist() == [0, factor, 2 * factor]
+        scores = np.array([[row["stochastic"][1] for row in run["rows"][:-1]] for run in runs["maml"]])
+        expected = [stats.trim_mean(scores[:, i], 0.25, axis=None) for i in range(3)]
+        assert lines["maml (2 seeds)"].get_ydata() == pytest.approx(expected)
+    profile = lines_of(drawn["locomotion_profiles_stochastic.png"])["random-init (1 seed)"]
+    assert sorted(runs["random-init"][0]["rows"][-1]["stochastic"][1]) == pytest.approx(list(profile.get_xdata()))
+
+
+def test_paths_are_drawn_before_and_after(results, monkeypatch):
+    root, _ = results
+    rng, drawn = np.random.default_rng(1), {}
+    paths = rng.normal(size=(2, 3, 5, 2)).tolist()
+    more = {"paths": paths, "path_tasks": [[0.0, 0.1], [0.2, 0.3], [0.4, 0.5]]}
+    for seed in (1, 4):
+        write_run(root, "maml", seed, rng, env="Navigation2D", **more)
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.update({path.name: figure}))
+    draw(root, root)
+    ax, *_ = drawn["locomotion_paths.png"].axes
+    assert ax.get_title() == "maml, seed 1, deterministic policy"
+    found = [line.get_xydata().tolist() for line in ax.lines]
+    assert all(path in found for path in (paths[0][0], paths[1][2]))
+    assert len(drawn["locomotion_figure2_stochastic.png"].axes) == 2
