@@ -144,7 +144,7 @@ def update_batch_norms(policy: ActorCriticPolicy, observations: Observations, n_
     try:
         for indices in th.arange(n_samples).split(n_at_once):
             if len(indices) > 1:
-                policy(_take(flat, indices, policy.device), deterministic=True)
+                policy(take_samples(flat, indices, policy.device), deterministic=True)
     finally:
         for norm in norms:
             norm.eval()
@@ -157,7 +157,15 @@ def _one_axis(observations: Observations, space: spaces.Space) -> Observations:
     return observations.reshape(-1, *(space.shape or ()))
 
 
-def _take(observations: Observations, indices: th.Tensor, device: th.device) -> Observations:
+def take_samples(observations: Observations, indices: th.Tensor, device: th.device) -> Observations:
+    """
+    Some observations, on a device.
+
+    :param observations: (n_samples, ...), or a dictionary of such
+    :param indices: (n_indices,) of the samples
+    :param device: where to
+    :return: (n_indices, ...), or a dictionary of such
+    """
     if isinstance(observations, dict):
         return {key: value[indices].to(device) for key, value in observations.items()}
     return observations[indices].to(device)

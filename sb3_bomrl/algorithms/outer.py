@@ -12,6 +12,7 @@ from sb3_bomrl.core.linear_solve import MatVec
 from sb3_bomrl.core.outer_step import OuterInfo, TrustRegion, trust_region_step
 from sb3_bomrl.core.threads import map_in_threads
 from sb3_bomrl.meta.chunks import sample_chunks, shares_out
+from sb3_bomrl.networks import take_samples
 from sb3_bomrl.types import Batch, Observations, Params, Rollout
 
 OUTER_STEPS: tuple[str, ...] = ("trpo", "adam")
@@ -178,9 +179,7 @@ def fit_value_net(
 
 def _critic(policy: ActorCriticPolicy, observations: Observations, indices: th.Tensor) -> th.Tensor:
     """Values of some samples, (n_indices,)."""
-    if isinstance(observations, dict):
-        return policy.predict_values({k: v[indices].to(policy.device) for k, v in observations.items()}).flatten()
-    return policy.predict_values(observations[indices].to(policy.device)).flatten()
+    return policy.predict_values(take_samples(observations, indices, policy.device)).flatten()
 
 
 def _flat(x: Observations) -> Observations:
