@@ -213,6 +213,7 @@ class BOMRL(MetaAlgorithm):
             self.hypergradient_cg_max_steps,
             self.hypergradient_damping,
             self._lower_level(self.full_batch(support.rollout)) if self.hypergradient == "implicit_sampling" else None,
+            baseline_is_fitted=self._resolved_baseline() == "linear",
         )
 
     def can_search(self) -> bool:

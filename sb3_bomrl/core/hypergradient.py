@@ -77,6 +77,7 @@ def score_function_sampling_term(
     gamma: float,
     reg_coef: float,
     state_distance: Callable[[Params], th.Tensor] | None = None,
+    baseline_features: th.Tensor | None = None,
 ) -> Params:
     r"""
     The sampling term (b) of ∇²_{θφ} F times x, Eq. (A5), estimated with score functions, Eq. (A6):
@@ -89,11 +90,16 @@ def score_function_sampling_term(
     The first sum is how the visitation moves with φ, in the surrogate and (c_t) in the distance, which is an average
     over the same states; m appears because the weights are normalised, which matters where episodes differ in length.
     The second sum is how the advantages move. For h other than the linear, the same step adds
-    (w_t/λ) h''(r_t) r_t² ψ_t A_t ∇log π_φ(a_t∣s_t), because there the importance weight does not account for a_t.
+    (w_t/λ) h''(r_t) r_t² ψ_t A_t ∇log π_φ(a_t∣s_t), because there the importance weight does not account for a_t, and
 
-    The estimate is consistent for the linear h. Left out are: for other h, how the baseline in A_t moves with φ, and
-    the kinks of the clipped h; how the scale of normalised advantages moves (λ is then in their units); and what
-    lies beyond the step where an episode was cut off.
+        −Σ_t b_t Σ_{u≥t} γ^{u−t} A_u ∇log π_φ(a_u∣s_u),    b_t = f_tᵀ [Σ_t f_t f_tᵀ]⁻¹ Σ_t g_t f_t,
+
+    because there the baseline in A_t matters, whose values f_tᵀ w move with the returns that w is fitted to; b is the
+    projection of g on the features.
+
+    The estimate is consistent where the features can represent V^φ. Left out are: how a misfit moves with the
+    visitation; the kinks of the clipped h; how the scale of normalised advantages moves (λ is then in their units);
+    and what lies beyond the step where an episode was cut off.
 
     The two double sums are one reverse and one forward scan over time, then one backward pass.
 
@@ -110,6 +116,8 @@ def score_function_sampling_term(
     :param reg_coef: λ > 0
     :param state_distance: θ -> d²(π_φ(·∣s_t), π_θ(·∣s_t)), (n_tasks, n_steps, n_envs); left out where D is no average
         over states, Alg(3)
+    :param baseline_features: f_t, (n_tasks, n_steps, n_envs, n_features), 0 outside the mask, of a baseline that is
+        fitted to the same data; left out if the baseline does not depend on φ
     :return: [part (b)]ᵀ x per task, shapes as ``meta_params``
     """
     phi = require_grad(meta_params)
@@ -124,10 +132,20 @@ def score_function_sampling_term(
         moved = moved + weights * _directional_derivative(state_distance, adapted_params, direction)[1]
     moved = moved - weights * moved.sum((1, 2), keepdim=True)
     later = reverse_scan(moved, (~episode_ends).to(moved.dtype)) - moved
-    earlier = forward_scan(gain, gamma * (~episode_starts).to(gain.dtype)) - gain
+    through_advantage = gain if baseline_features is None else gain - _project(gain, baseline_features)
+    earlier = forward_scan(through_advantage, gamma * (~episode_starts).to(gain.dtype)) - gain
     own = weights * bend * ratio.square() * psi * advantages / reg_coef
     coefficient = later + advantages * earlier + own
     return grad((coefficient * log_prob_phi).sum(), phi)
+
+
+def _project(values: th.Tensor, features: th.Tensor, ridge: float = 1e-5) -> th.Tensor:
+    """Least-squares projection on the features, by task; (n_tasks, n_steps, n_envs) as ``values``."""
+    f = features.flatten(1, 2).double()
+    scale = f.square().sum(1).mean(1).clamp(min=1e-12)
+    matrix = f.mT @ f + th.diag_embed((ridge * scale)[:, None].expand(-1, f.shape[-1]))
+    weights = th.linalg.solve(matrix, f.mT @ values.flatten(1, 2)[..., None].double())
+    return (f @ weights).reshape(values.shape).to(values)
 
 
 def _directional_derivative(

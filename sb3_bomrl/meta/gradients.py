@@ -20,6 +20,7 @@ from sb3_bomrl.core.surrogates import Surrogate
 from sb3_bomrl.core.surrogates import linear as linear_surrogate
 from sb3_bomrl.meta.adaptation import LowerLevel, adapt
 from sb3_bomrl.meta.chunks import join_params, take_batch, take_params
+from sb3_bomrl.rollout.estimation import linear_features
 from sb3_bomrl.types import Batch, Params, Rollout
 
 
@@ -78,6 +79,7 @@ def bomrl_meta_gradient(
     cg_max_steps: int = 10,
     cg_damping: float = 0.0,
     unmerged: LowerLevel | None = None,
+    baseline_is_fitted: bool = False,
 ) -> MetaGradient:
     r"""
     BO-MRL's meta-gradient: the policy gradient at θ', pulled back to φ, Eq. (A3), in chunks of tasks.
@@ -95,6 +97,7 @@ def bomrl_meta_gradient(
         :func:`~sb3_bomrl.core.linear_solve.damped_solve`
     :param unmerged: the lower level on every single step of ``support``, which ``"implicit_sampling"`` needs, where the
         samples of ``lower`` were merged
+    :param baseline_is_fitted: whether the advantages' baseline was fitted to ``support``, for ``"implicit_sampling"``
     :return: mean hypergradient over tasks, and reports
     :raises ValueError: for an unknown ``hypergradient``
     """
@@ -114,7 +117,10 @@ def bomrl_meta_gradient(
         sampling = None
         if hypergradient == "implicit_sampling":
             every_step = part if unmerged is None else unmerged.take(tasks)
-            sampling = partial(sampling_term, every_step, _take_rollout(support, tasks), phi, theta, gamma)
+            rollout = _take_rollout(support, tasks)
+            sampling = partial(
+                sampling_term, every_step, rollout, phi, theta, gamma, baseline_is_fitted=baseline_is_fitted
+            )
         return implicit_hypergradient(part.loss, theta, phi, cotangent, solve, sampling)
 
     gradients, infos = zip(*lower.map_chunks(pull_back), strict=True)
@@ -125,12 +131,18 @@ def bomrl_meta_gradient(
 
 def _take_rollout(rollout: Rollout, tasks: slice) -> Rollout:
     """What :func:`sampling_term` reads of some tasks' rollout."""
-    names = ("rewards", "episode_starts", "episode_ends")
+    names = ("rewards", "episode_starts", "episode_ends", "mask")
     return rollout._replace(**{name: getattr(rollout, name)[tasks] for name in names})
 
 
 def sampling_term(
-    lower: LowerLevel, support: Rollout, meta_params: Params, adapted_params: Params, gamma: float, direction: Params
+    lower: LowerLevel,
+    support: Rollout,
+    meta_params: Params,
+    adapted_params: Params,
+    gamma: float,
+    direction: Params,
+    baseline_is_fitted: bool = False,
 ) -> Params:
     r"""
     Part (b) of the mixed derivative on support data, Eq. (A6), with the visitation of the distance.
@@ -141,6 +153,8 @@ def sampling_term(
     :param adapted_params: θ', same shapes
     :param gamma: discount factor in [0, 1]
     :param direction: x of Eq. (A3), same shapes
+    :param baseline_is_fitted: whether the advantages' baseline was fitted to ``support``, linear in
+        :func:`~sb3_bomrl.rollout.estimation.linear_features`, and so moves with φ
     :return: [part (b)]ᵀ x, same shapes
     """
     shape, device = support.rewards.shape, lower.batch.weights.device
@@ -151,6 +165,10 @@ def sampling_term(
     def state_distance(params: Params) -> th.Tensor:
         return lower.state_distance(params, meta_params).reshape(shape)
 
+    features = None
+    if baseline_is_fitted:
+        features = linear_features(lower.actor.policy.observation_space, lower.batch.observations)
+        features = features.reshape(*shape, -1) * support.mask.to(device)[..., None]
     return score_function_sampling_term(
         log_prob,
         adapted_params,
@@ -164,4 +182,5 @@ def sampling_term(
         gamma,
         lower.reg_coef,
         None if lower.distance == "parameter" else state_distance,
+        features,
     )

@@ -28,6 +28,20 @@ def default_baseline(observation_space: spaces.Space) -> str:
     return "linear" if 0 < spaces.flatdim(observation_space) * 2 + 1 <= MAX_LINEAR_FEATURES else "value_net"
 
 
+def linear_features(space: spaces.Space, observations: Observations) -> th.Tensor:
+    """
+    What the linear baseline is linear in: an indicator of the state, or the features of a vector.
+
+    :param space: space of the observations
+    :param observations: preprocessed, (n_tasks, n_samples, \\*obs_shape), or a dictionary of such
+    :return: (n_tasks, n_samples, n_features), double precision
+    """
+    parts = list(observations.values()) if isinstance(observations, dict) else [observations]
+    joined = th.cat([part.flatten(2) for part in parts], dim=-1)
+    # the square and the constant of an indicator would only repeat it
+    return joined.double() if isinstance(space, spaces.Discrete) else baseline_features(joined)
+
+
 class AdvantageEstimator:
     """
     Generalised advantages with bootstrapping wherever an episode was cut off.
@@ -119,10 +133,8 @@ class AdvantageEstimator:
 
     def _features(self, observations: Observations, n_lead: int) -> th.Tensor:
         """Preprocessed observations, dictionaries joined, then their features, (prod(lead), n_features)."""
-        flat = _flatten_lead(observations, n_lead)
-        preprocessed = self.actor.preprocess(flat)
-        parts = list(preprocessed.values()) if isinstance(preprocessed, dict) else [preprocessed]
-        return baseline_features(th.cat([part[0].flatten(1) for part in parts], dim=1).cpu())
+        preprocessed = self.actor.preprocess(_flatten_lead(observations, n_lead))
+        return linear_features(self.actor.policy.observation_space, preprocessed)[0].cpu()
 
     def _network(self, rollout: Rollout) -> tuple[th.Tensor, th.Tensor]:
         return (

@@ -107,12 +107,12 @@ def simulate(chain: Chain, n_tasks: int, n_episodes: int, seed: int, true_advant
     return Rollout(states, actions, log_probs, rewards, starts, ends, nothing, states[:0, 0, 0], mask, advantages)
 
 
-def estimate(make_table, rollout: Rollout, distance: str, surrogate: str) -> th.Tensor:
+def estimate(make_table, rollout: Rollout, distance: str, surrogate: str, baseline_is_fitted: bool = True) -> th.Tensor:
     """(n_tasks, S, A) by the package, from the rollout to the sampling term."""
     phi, theta, x = ({"action_net.weight": t.T.expand(rollout.n_tasks, -1, -1)} for t in tables())
     actor = make_table(N_STATES, N_ACTIONS)
     lower = LowerLevel(actor, make_batch(rollout, actor, False, GAMMA), distance, surrogate, REG_COEF)
-    return sampling_term(lower, rollout, phi, theta, GAMMA, x)["action_net.weight"].mT
+    return sampling_term(lower, rollout, phi, theta, GAMMA, x, baseline_is_fitted)["action_net.weight"].mT
 
 
 def cosine(a: th.Tensor, b: th.Tensor) -> float:
@@ -120,24 +120,25 @@ def cosine(a: th.Tensor, b: th.Tensor) -> float:
 
 
 CASES = [
-    # survival, distance, surrogate, Monte Carlo
-    (1.0, "parameter", "linear", False),
-    (1.0, "kl_meta_task", "linear", False),
-    (1.0, "kl_task_meta", "linear", True),
-    (0.3, "parameter", "linear", False),
-    (0.3, "kl_meta_task", "linear", True),
-    (0.3, "parameter", "sigmoid", False),
-    (1.0, "kl_task_meta", "sigmoid", False),
+    # survival, distance, surrogate, Monte Carlo, the baseline is fitted to the data
+    (1.0, "parameter", "linear", False, False),
+    (1.0, "kl_meta_task", "linear", False, True),
+    (1.0, "kl_task_meta", "linear", True, True),
+    (0.3, "parameter", "linear", False, True),
+    (0.3, "kl_meta_task", "linear", True, True),
+    (0.3, "parameter", "sigmoid", False, True),
+    (0.3, "parameter", "sigmoid", False, False),
+    (1.0, "kl_task_meta", "sigmoid", False, True),
+    (1.0, "kl_task_meta", "sigmoid", False, False),
 ]
 
 
-@pytest.mark.parametrize(("survival", "distance", "surrogate", "monte_carlo"), CASES)
-def test_the_estimate_converges_to_the_exact_derivative(survival, distance, surrogate, monte_carlo, make_table):
+@pytest.mark.parametrize(("survival", "distance", "surrogate", "monte_carlo", "fitted"), CASES)
+def test_the_estimate_converges_to_the_exact_derivative(survival, distance, surrogate, monte_carlo, fitted, make_table):
     chain = make_chain(survival)
-    # the baseline's own motion is left out by the estimator; with the linear h it has no influence
-    expected = exact_term(chain, distance, surrogate, baseline_moves=surrogate == "linear")
+    expected = exact_term(chain, distance, surrogate, baseline_moves=fitted or surrogate == "linear")
     rollout = simulate(chain, N_REPEATS, 700, seed=1, true_advantages=not monte_carlo)
-    got = estimate(make_table, rollout, distance, surrogate)
+    got = estimate(make_table, rollout, distance, surrogate, fitted)
     standard_error = got.std(0) / N_REPEATS**0.5
     assert cosine(got.mean(0), expected) > 0.99
     assert float(((got.mean(0) - expected).abs() / standard_error).max()) < 4.0
@@ -158,13 +159,13 @@ def test_the_error_falls_like_one_over_the_root_of_the_number_of_episodes(surviv
     assert slope == pytest.approx(-0.5, abs=0.1)  # −0.45 to −0.57 over three seeds
 
 
-def test_what_is_left_out_for_other_surrogates_is_the_motion_of_the_baseline():
+def test_the_motion_of_the_baseline_matters_for_other_surrogates_than_the_linear():
     chain = make_chain(1.0)
     for surrogate, share in (("linear", 0.0), ("sigmoid", None)):
         fixed, whole = (exact_term(chain, "parameter", surrogate, baseline_moves=moves) for moves in (False, True))
         difference = float((fixed - whole).norm() / whole.norm())
         if share is None:
-            assert difference > 1e-3
+            assert difference > 0.05
         else:
             assert difference < 1e-12
 
