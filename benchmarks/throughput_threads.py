@@ -62,7 +62,7 @@ def _overlap(n_tasks: int, n_envs_per_task: int, n_steps: int, n_repetitions: in
     halves = [make_model(ENV_IDS["HalfCheetah"], n_tasks // 2, n_envs_per_task, n_steps=n_steps) for _ in range(2)]
     learner, player = halves
     learner.learn(1)
-    support = learner._collect([1.0] * (n_tasks // 2), _params(learner), is_support=True)
+    support = learner._collect([1.0] * (n_tasks // 2), _params(learner), phase=0)
 
     def learn() -> None:
         learner.adapt_params(_params(learner), support)

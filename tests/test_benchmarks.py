@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("mujoco.batch")
 
-from benchmarks import throughput, throughput_scaling
+from benchmarks import throughput, throughput_scaling, throughput_threads
 from benchmarks.throughput_models import Timing
 
 
@@ -52,3 +52,11 @@ def test_ratios_and_the_file_keep_what_did_not_run(tmp_path, capsys):
     assert content["provenance"]["versions"]["mujoco"]
     assert "Ant" in capsys.readouterr().out
     assert not [file for file in path.parent.iterdir() if file != path]
+
+
+def test_thread_counts_and_overlap_are_timed_on_a_small_problem():
+    rows = [row for part in throughput_threads.measure(2, 1, 5, 1) for row in part]
+    pairs = [tuple(row["value"]) for row in rows if "value" in row]
+    assert len(pairs) == len(set(pairs)) >= 1
+    assert {row["what"] for row in rows if "value" not in row} == {"one after the other", "side by side"}
+    assert all(row.get("seconds", row.get("learning_seconds")) > 0 for row in rows)
