@@ -47,7 +47,7 @@ FIGURE = FIGURES / "throughput.png"
 PACKAGES = ("sb3-bomrl", "stable-baselines3", "gymnasium", "mujoco", "torch", "numpy")
 PARTS = ("sizes", "baselines", "memory", "threads")
 N_ENVS_PER_TASK = 20
-SECONDS_OF_A_LONG_ROUND, REPETITIONS_OF_LONG_ROUNDS = 150.0, 3
+SECONDS_OF_A_LONG_ROUND, REPETITIONS_OF_LONG_ROUNDS = 400.0, 3
 
 Row = dict[str, Any]
 
@@ -55,7 +55,7 @@ Row = dict[str, Any]
 def interleaved(
     pieces: dict[str, Callable[[], Timing]], n_repetitions: int, warm_up: bool = True
 ) -> tuple[dict[str, list[Timing]], int]:
-    """Time every piece once per round. Rounds of more than 2.5 minutes are repeated three times only."""
+    """Time every piece once per round. Rounds of more than 400 seconds are repeated three times only."""
     if warm_up:
         for piece in pieces.values():
             piece()
