@@ -67,7 +67,7 @@ class MetaLearner:
         timesteps: int,
         folder: Path,
         n_threads: int = 1,
-        save_freq: int = 5,
+        save_freq: int = 1,
     ) -> None:
         self.family, self.folder, self.n_threads, self.save_freq = family, folder, n_threads, save_freq
         env = make_meta_vec_env(env_id(family), settings["n_envs"], seed=seed, env_kwargs=physics(family, n_threads))
