@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--subproc-envs", type=int, default=10, help="processes of SubprocVecEnv")
     parser.add_argument("--output", type=Path, default=PATH)
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--baseline-repetitions", type=int, default=1)
+    parser.add_argument("--baseline-repetitions", type=int, default=5)
     args = parser.parse_args()
     from benchmarks import throughput_figure, throughput_scaling, throughput_threads
 
