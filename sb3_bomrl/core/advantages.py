@@ -61,6 +61,18 @@ def baseline_features(observations: th.Tensor) -> th.Tensor:
     return th.cat([o, o.square(), th.ones_like(o[..., :1])], dim=-1)
 
 
+def ridge_matrix(features: th.Tensor, ridge: float = 1e-5) -> th.Tensor:
+    """
+    Σ_t f_t f_tᵀ + ε I, what a least-squares fit to the features inverts.
+
+    :param features: f_t, (n_tasks, n_samples, n_features)
+    :param ridge: ε, relative to the mean squared feature
+    :return: (n_tasks, n_features, n_features)
+    """
+    scale = features.square().sum(1).mean(1).clamp(min=1e-12)
+    return features.mT @ features + th.diag_embed((ridge * scale)[:, None].expand(-1, features.shape[-1]))
+
+
 def fit_linear_baseline(
     features: th.Tensor,
     final_features: th.Tensor,
@@ -93,8 +105,7 @@ def fit_linear_baseline(
     """
     returns, discount, row = _episode_ends(rewards, episode_ends, bootstraps, gamma)
     f = (features * mask[..., None]).flatten(1, 2) if not mask.all() else features.flatten(1, 2)
-    scale = f.square().sum(1).mean(1).clamp(min=1e-12)
-    matrix = f.mT @ f + th.diag_embed((ridge * scale)[:, None].expand(-1, f.shape[-1]))
+    matrix = ridge_matrix(f, ridge)
     if len(final_features) > 0:
         # Σ_t f_t b_tᵀ, first summed over the steps that share an f(s_T), then over the cuts of a task
         shares = th.zeros_like(final_features).index_add_(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch as th
 
+from sb3_bomrl.core.advantages import ridge_matrix
 from sb3_bomrl.core.linear_solve import Solve, SolveInfo
 from sb3_bomrl.core.params import check_same_structure, flatten, grad, require_grad, unflatten
 from sb3_bomrl.core.scan import forward_scan, reverse_scan
@@ -139,12 +140,10 @@ def score_function_sampling_term(
     return grad((coefficient * log_prob_phi).sum(), phi)
 
 
-def _project(values: th.Tensor, features: th.Tensor, ridge: float = 1e-5) -> th.Tensor:
+def _project(values: th.Tensor, features: th.Tensor) -> th.Tensor:
     """Least-squares projection on the features, by task; (n_tasks, n_steps, n_envs) as ``values``."""
     f = features.flatten(1, 2).double()
-    scale = f.square().sum(1).mean(1).clamp(min=1e-12)
-    matrix = f.mT @ f + th.diag_embed((ridge * scale)[:, None].expand(-1, f.shape[-1]))
-    weights = th.linalg.solve(matrix, f.mT @ values.flatten(1, 2)[..., None].double())
+    weights = th.linalg.solve(ridge_matrix(f), f.mT @ values.flatten(1, 2)[..., None].double())
     return (f @ weights).reshape(values.shape).to(values)
 
 
