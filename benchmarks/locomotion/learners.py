@@ -11,6 +11,9 @@ from benchmarks.locomotion.scoring import Plan, choose_tasks, make_test_env, phy
 from sb3_bomrl import ExactCheckpointCallback, load_checkpoint, make_meta_vec_env
 from sb3_bomrl.zoo import REGISTRY
 
+SAVE_FREQ = 1
+"""Meta-iterations between checkpoints."""
+
 
 class Learner(Protocol):
     """
@@ -54,7 +57,6 @@ class MetaLearner:
     :param timesteps: environment steps of training; as many whole meta-iterations as fit
     :param folder: of the checkpoints
     :param n_threads: physics threads
-    :param save_freq: meta-iterations between checkpoints
     :raises ValueError: if the folder holds checkpoints of a run of another length
     """
 
@@ -67,9 +69,8 @@ class MetaLearner:
         timesteps: int,
         folder: Path,
         n_threads: int = 1,
-        save_freq: int = 1,
     ) -> None:
-        self.family, self.folder, self.n_threads, self.save_freq = family, folder, n_threads, save_freq
+        self.family, self.folder, self.n_threads = family, folder, n_threads
         env = make_meta_vec_env(env_id(family), settings["n_envs"], seed=seed, env_kwargs=physics(family, n_threads))
         algorithm = REGISTRY[METHODS[method].algorithm]
         interrupted = load_checkpoint(algorithm, folder, env, device="cpu")
@@ -108,7 +109,7 @@ class MetaLearner:
         """
         if self.n_done >= until:
             return
-        checkpoints = ExactCheckpointCallback(self.folder, self.save_freq)
+        checkpoints = ExactCheckpointCallback(self.folder, SAVE_FREQ)
         callbacks = [LogIterations(self.log, until), checkpoints]
         if self.n_done == 0:
             self.model.learn(self._total, callbacks, log_interval=None)

@@ -113,7 +113,7 @@ def test_a_killed_run_ends_as_the_one_that_was_left_alone(tmp_path):
     straight = content_of(tiny_run(tmp_path / "straight", n_iterations=14))
     program = (
         "import sys; from pathlib import Path; import torch; torch.set_num_threads(1); "
-        "from benchmarks.locomotion import scoring; scoring.N_ENVS_PER_TASK = 2; "
+        "from benchmarks.locomotion import learners, scoring; learners.SAVE_FREQ = 5; scoring.N_ENVS_PER_TASK = 2; "
         "from tests.benchmarks.test_locomotion import tiny_run; tiny_run(Path(sys.argv[1]), n_iterations=14)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -181,7 +181,7 @@ def test_steps_that_do_not_fill_an_iteration_are_not_played(tmp_path):
 
 def test_checkpoints_of_a_run_of_another_length_are_refused(tmp_path):
     settings = {**settings_of("maml", "Navigation2D"), **TINY, "n_inner_steps": 1}
-    learner = MetaLearner("maml", "Navigation2D", settings, 0, 4 * ITERATION, tmp_path, save_freq=1)
+    learner = MetaLearner("maml", "Navigation2D", settings, 0, 4 * ITERATION, tmp_path)
     learner.train(1)
     with pytest.raises(ValueError, match=f"timesteps must be {4 * ITERATION} to go on with the run"):
         MetaLearner("maml", "Navigation2D", settings, 0, 8 * ITERATION, tmp_path)
