@@ -139,8 +139,8 @@ def test_a_killed_run_ends_as_the_one_that_was_left_alone(tmp_path):
         assert a.equal(b)
 
 
-def test_other_methods_go_on_from_the_last_evaluation(tmp_path, monkeypatch, small_plain):
-    method = "multitask-trpo"
+@pytest.mark.parametrize("method", ["multitask-trpo", "rl2"])
+def test_other_methods_go_on_from_the_last_evaluation(method, tmp_path, monkeypatch, small_plain):
     train, calls = plain.PlainLearner.train, []
 
     def stopped(self, until):
