@@ -11,6 +11,7 @@ BO-MRL in finite MDPs, exactly: Algorithm 1 with expectations in place of sample
 """
 
 import math
+from abc import ABC, abstractmethod
 
 import torch as th
 
@@ -22,7 +23,7 @@ from sb3_bomrl.tabular.solvers import expected_return
 OPTIMIZERS = ("adam", "gradient_ascent")
 
 
-class ExactMetaLearner:
+class ExactMetaLearner(ABC):
     """
     Meta-training on exact values; a method is a way to adapt, given by ``adaptation_path``.
 
@@ -66,6 +67,7 @@ class ExactMetaLearner:
         """Probabilities of the meta-policy, shape (S, A)."""
         return th.softmax(self.meta_logits.detach(), dim=-1)
 
+    @abstractmethod
     def adaptation_path(self, mdps: FiniteMDP, n_adaptation_steps: int) -> list[th.Tensor]:
         """
         Logits before the first and after every adaptation of the meta-policy.
@@ -74,7 +76,6 @@ class ExactMetaLearner:
         :param n_adaptation_steps: K
         :return: K + 1 tables of shape (n_tasks, S, A), differentiable in ``self.meta_logits``
         """
-        raise NotImplementedError
 
     def meta_objective(self) -> th.Tensor:
         """Eq. (A1): mean return over the training tasks after adaptation, differentiable in ``self.meta_logits``."""
