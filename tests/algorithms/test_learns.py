@@ -138,10 +138,11 @@ def test_navigation_is_solved_by_one_adaptation_of_the_trained_meta_policy():
     The settings of zoo_configs.
 
     The bar is the optimum, -0.8, less a fifth of its distance from the return before adaptation. Measured: -46.9 to
-    -5.8, -5.9 (seeds 0 and 1), where the untrained policy adapts to -7.5 and -7.0.
+    -5.8, -5.9, -5.8 (seeds 0 to 2), where the untrained policy adapts to -7.5, -7.0, -7.0.
     """
     settings = settings_of("bomrl-alg2", "Navigation2D")
-    model = make_model("bomrl-alg2", make_meta_vec_env("bomrl/Navigation2D-v0", settings["n_envs"], seed=0), settings, 0)
+    env = make_meta_vec_env("bomrl/Navigation2D-v0", settings["n_envs"], seed=0)
+    model = make_model("bomrl-alg2", env, settings, 0)
     untrained = one_adaptation(model)[0]
     model.learn(15 * 2 * settings["n_envs"] * settings["n_steps"])
     before, after = one_adaptation(model)
