@@ -117,7 +117,9 @@ def paths(root: Path, path: Path) -> Path:
     axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
     for ax, (label, run) in zip(axes, found.items(), strict=False):
         row = run["rows"][-1]
-        plot_trajectories(row["paths"], row["path_tasks"], ax=ax)
+        before, after = row["paths"]
+        n_adaptations = len(row["deterministic"]) - 1
+        plot_trajectories([before, *[after] * n_adaptations], row["path_tasks"], ax=ax)  # draws the first and the last
         ax.set_title(f"{label}, seed {run['seed']}, deterministic policy", fontsize=10)
     for ax in axes[len(found) :]:
         ax.set_axis_off()

@@ -142,4 +142,6 @@ def test_paths_are_drawn_before_and_after(results, monkeypatch):
     assert ax.get_title() == "maml, seed 1, deterministic policy"
     found = [line.get_xydata().tolist() for line in ax.lines]
     assert all(path in found for path in (paths[0][0], paths[1][2]))
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["before adaptation", "after 3 adaptations", "asked for"]
     assert len(drawn["locomotion_figure2_stochastic.png"].axes) == 2
