@@ -62,6 +62,12 @@ N_ENVS = 20
 N_TRIALS, EPISODES_PER_TRIAL = 40, 4
 """Of RL²: trials at a time, and as many episodes of each as there are scores at meta-test."""
 
+RL2_SETTINGS = {"learning_rate": 3e-4, "n_epochs": 5}
+"""Of RL² where :data:`TUNED` has no others, there with ``rl2_`` before their names."""
+
+TUNED: dict[tuple[str, str], dict[str, Any]] = {}
+"""Settings of a method on a family that no configuration file has, as it has one entry for all of BO-MRL."""
+
 
 def env_id(family: str) -> str:
     """
@@ -87,7 +93,7 @@ def settings_of(method: str, family: str) -> dict[str, Any]:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     chosen = METHODS[method]
     entries = yaml.safe_load(config_path(chosen.algorithm).read_text(encoding="utf-8"))
-    settings = {**entries[env_id(family)], **chosen.overrides}
+    settings = {**entries[env_id(family)], **chosen.overrides, **TUNED.get((method, family), {})}
     settings.pop("n_timesteps")
     return settings
 
@@ -109,9 +115,17 @@ def plain_settings(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     if METHODS[method].kind == "rl2":
         n_steps = EPISODES_PER_TRIAL * settings["n_steps"]  # gradients flow through whole trials
         # time goes step by step through a minibatch, whose trials cost almost nothing: hence few, large ones
-        batch_size = n_steps * N_TRIALS // 2
         policy_kwargs |= {"lstm_hidden_size": 128}
-        return {**common, "n_steps": n_steps, "batch_size": batch_size, "n_epochs": 5, "policy_kwargs": policy_kwargs}
+        tuned = {name: settings.get(f"rl2_{name}", default) for name, default in RL2_SETTINGS.items()}
+        return (
+            common
+            | tuned
+            | {
+                "n_steps": n_steps,
+                "batch_size": n_steps * N_TRIALS // 2,
+                "policy_kwargs": policy_kwargs,
+            }
+        )
     n_steps = settings["n_steps"] * settings["n_envs"] // N_ENVS
     target_kl = settings.get("max_kl", 0.02)
     return {**common, "n_steps": n_steps, "batch_size": n_steps, "target_kl": target_kl, "policy_kwargs": policy_kwargs}

@@ -1,0 +1,147 @@
+"""
+A small, equal tuning budget for every method of :mod:`benchmarks.locomotion`: four short runs each, one seed.
+
+    python -m benchmarks.tuning run --env HalfCheetahVel --methods maml promp
+    python -m benchmarks.tuning table
+
+Three values of what decides how far an adaptation goes, and of the middle one a second size of the outer step. The seed
+is none of the comparison's. ``benchmarks/results/tuning/<env>/<method>,<what differs>/seed_100.json`` are files like
+those of the comparison. A run that is stopped goes on when it is started again.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch as th
+
+from benchmarks.locomotion.report import estimate, final_after_one, group_runs
+from benchmarks.locomotion.runs import Place, Protocol, run
+from benchmarks.provenance import RESULTS, commit
+
+SEED = 100
+TIMESTEPS = {"HalfCheetahVel": 1_000_000, "Navigation2D": 1_200_000}
+PROTOCOL = Protocol(
+    n_segments=1,
+    n_adaptations=1,
+    n_eval_episodes=10,
+    max_tasks=10,
+    n_adaptations_before=0,
+    n_eval_episodes_before=1,
+    max_tasks_before=1,
+)
+"""One score, at the end, of ten test tasks."""
+
+
+def _tries(lever: str, values: tuple[float, float, float], outer: dict[str, tuple[float, float]]) -> list[dict]:
+    """The values with the first size of the outer step, and the middle one with the second."""
+    first, second = ({name: pair[i] for name, pair in outer.items()} for i in (0, 1))
+    return [{lever: value, **first} for value in values] + [{lever: values[1], **second}]
+
+
+KL, RATE = {"max_kl": (0.02, 0.01)}, {"learning_rate": (1e-3, 3e-4)}
+FALLING = {"learning_rate": ("lin_0.001", "lin_0.0003")}
+EPOCHS = {"rl2_n_epochs": (5, 10)}
+INTERPOLATION = {"interpolation": ("lin_1.0", "lin_0.3")}
+TRIES: dict[str, dict[str, list[dict[str, Any]]]] = {
+    "HalfCheetahVel": {
+        "bomrl-alg1": _tries("reg_coef", (0.05, 0.1, 0.3), KL),
+        "bomrl-alg2": _tries("reg_coef", (0.05, 0.1, 0.3), KL),
+        "bomrl-alg3": _tries("reg_coef", (0.1, 0.5, 2.5), KL),
+        "maml": _tries("inner_lr", (0.1, 0.3, 1.0), KL),
+        "emaml": _tries("inner_lr", (0.1, 0.3, 1.0), KL),
+        "promp": _tries("inner_lr", (0.1, 0.3, 1.0), RATE),
+        "rl2": _tries("rl2_learning_rate", (1e-4, 3e-4, 1e-3), EPOCHS),
+    },
+    "Navigation2D": {
+        "bomrl-alg1": _tries("reg_coef", (0.03, 0.1, 0.3), FALLING),
+        "bomrl-alg3": _tries("reg_coef", (0.01, 0.03, 0.1), FALLING),
+        "maml": _tries("inner_lr", (2.0, 5.0, 10.0), KL),
+        "fomaml": _tries("inner_lr", (2.0, 5.0, 10.0), KL),
+        "emaml": _tries("inner_lr", (0.1, 0.5, 2.0), KL),
+        "promp": _tries("inner_lr", (0.3, 0.5, 1.0), RATE),
+        "reptile": _tries("inner_lr", (0.5, 2.0, 5.0), INTERPOLATION),
+        "rl2": _tries("rl2_learning_rate", (1e-4, 3e-4, 1e-3), EPOCHS),
+    },
+}
+"""Family -> method -> what differs from its settings."""
+
+
+def label_of(method: str, overrides: dict[str, Any]) -> str:
+    """
+    :param method: its name
+    :param overrides: what differs from its settings
+    :return: the run's name
+    """
+    return ",".join([method, *(f"{name}={value}" for name, value in overrides.items())])
+
+
+def variants(env: str, methods: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """
+    :param env: a key of :data:`TRIES`
+    :param methods: names
+    :return: method, and what differs from its settings
+    """
+    for method in methods:
+        for overrides in TRIES[env][method]:
+            yield method, overrides
+
+
+def table(results: Path) -> str:
+    """
+    :param results: folder of the results
+    :return: returns after one adaptation of every finished run, interquartile mean over tasks, in Markdown
+    """
+    groups = {(env, label): runs for (env, label, _), runs in group_runs(results).items()}
+    lines = ["| env | method | what was tried | stochastic | deterministic |", "|---|---|---|---|---|"]
+    for family, methods in TRIES.items():
+        for method, overrides in variants(family, list(methods)):
+            runs = groups.get((f"bomrl/{family}-v0", label_of(method, overrides)))
+            if runs:
+                cells = [
+                    f"{estimate(final_after_one(runs, kind)).value:.1f}" for kind in ("stochastic", "deterministic")
+                ]
+                tried = ", ".join(f"{name} {value}" for name, value in overrides.items())
+                lines.append(f"| {family} | {method} | {tried} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    """
+    :return: the parser
+    """
+    result = argparse.ArgumentParser(
+        prog="python -m benchmarks.tuning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = result.add_subparsers(dest="command", required=True)
+    runs = commands.add_parser("run", help="train what is missing")
+    runs.add_argument("--env", choices=tuple(TRIES), required=True)
+    runs.add_argument("--methods", nargs="+", help="all that are tuned on the family, if left out")
+    runs.add_argument("--checkpoints", type=Path, default=Path("runs") / "tuning")
+    commands.add_parser("table", help="what the results say, in Markdown")
+    for name in ("run", "table"):
+        commands.choices[name].add_argument("--results", type=Path, default=RESULTS / "tuning")
+    return result
+
+
+def main() -> None:
+    """Parse the command line and do it."""
+    args = parser().parse_args()
+    if args.command == "table":
+        print(table(args.results))
+        return
+    methods = args.methods or list(TRIES[args.env])
+    unknown = [method for method in methods if method not in TRIES[args.env]]
+    if unknown:
+        raise SystemExit(f"methods must be among {', '.join(TRIES[args.env])}, got {', '.join(unknown)}")
+    commit()
+    th.set_num_threads(1)
+    for method, overrides in variants(args.env, methods):
+        command = f"python -m benchmarks.tuning run --env {args.env} --methods {method}"
+        place = Place(args.results, args.checkpoints, label_of(method, overrides))
+        run(method, args.env, SEED, TIMESTEPS[args.env], command, place, PROTOCOL, overrides)
+
+
+if __name__ == "__main__":
+    main()
