@@ -39,11 +39,7 @@ class TrialWrapper(TaskSamplerWrapper):
     def __init__(self, env: gym.Env, episodes_per_trial: int = 2, resample_on_reset: bool = True) -> None:
         super().__init__(env, resample_on_reset=resample_on_reset)
         self.set_episodes_per_trial(episodes_per_trial)
-        observed = _flat_box("observation_space", env.observation_space)
-        acted = _flat_box("action_space", env.action_space)
-        low = np.concatenate([observed.low, np.minimum(acted.low, 0.0), [-np.inf, 0.0]])
-        high = np.concatenate([observed.high, np.maximum(acted.high, 0.0), [np.inf, 1.0]])
-        self.observation_space = spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+        self.observation_space = trial_space(env.observation_space, env.action_space)
         self._start_episode(0)
 
     def set_episodes_per_trial(self, episodes_per_trial: int) -> None:
@@ -53,12 +49,7 @@ class TrialWrapper(TaskSamplerWrapper):
         :param episodes_per_trial: at least 1
         :raises ValueError: for anything else
         """
-        try:
-            self.episodes_per_trial = check_horizon(episodes_per_trial)
-        except ValueError:
-            raise ValueError(
-                f"episodes_per_trial must be an integer of at least 1, got {episodes_per_trial!r}"
-            ) from None
+        self.episodes_per_trial = check_episodes_per_trial(episodes_per_trial)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start a trial."""
@@ -132,6 +123,34 @@ class TaskObservationWrapper(gym.Wrapper):
             return np.asarray(task if self.encode is None else self.encode(task), dtype=np.float64).ravel()
         except (TypeError, ValueError):
             raise ValueError(f"encode must make numbers of every task; without it task {task!r} is none") from None
+
+
+def trial_space(observation_space: spaces.Space, action_space: spaces.Space) -> spaces.Box:
+    """
+    The space of what a trial shows: observation, previous action, previous reward, whether an episode ended.
+
+    :param observation_space: of the environment
+    :param action_space: of the environment
+    :return: all of it in a row
+    :raises ValueError: if a space cannot be flattened
+    """
+    observed = _flat_box("observation_space", observation_space)
+    acted = _flat_box("action_space", action_space)
+    low = np.concatenate([observed.low, np.minimum(acted.low, 0.0), [-np.inf, 0.0]])
+    high = np.concatenate([observed.high, np.maximum(acted.high, 0.0), [np.inf, 1.0]])
+    return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+
+
+def check_episodes_per_trial(episodes_per_trial: int) -> int:
+    """
+    :param episodes_per_trial: at least 1
+    :return: the same
+    :raises ValueError: for anything else
+    """
+    try:
+        return check_horizon(episodes_per_trial)
+    except ValueError:
+        raise ValueError(f"episodes_per_trial must be an integer of at least 1, got {episodes_per_trial!r}") from None
 
 
 def _flat_box(name: str, space: spaces.Space) -> spaces.Box:

@@ -65,7 +65,8 @@ N_TRIALS, EPISODES_PER_TRIAL = 40, 4
 RL2_SETTINGS = {"learning_rate": 3e-4, "n_epochs": 5}
 """Of RL² where :data:`TUNED` has no others, there with ``rl2_`` before their names."""
 
-TUNED: dict[tuple[str, str], dict[str, Any]] = {}
+_LOCOMOTION = ("HalfCheetahVel", "HalfCheetahDir", "AntVel", "AntDir")
+TUNED: dict[tuple[str, str], dict[str, Any]] = {("bomrl-alg3", family): {"reg_coef": 2.5} for family in _LOCOMOTION}
 """Settings of a method on a family that no configuration file has, as it has one entry for all of BO-MRL."""
 
 
@@ -103,7 +104,7 @@ def plain_settings(method: str, settings: dict[str, Any]) -> dict[str, Any]:
     Settings of sb3-contrib's algorithms, for the methods that are not meta-algorithms.
 
     Network, discount, data of an update and the outer step's KL are those of the others. What sb3-contrib alone has,
-    has its defaults, but for larger minibatches. Nothing was tuned.
+    has its defaults, but for larger minibatches. Only RL² was tuned.
 
     :param method: ``"multitask-trpo"``, ``"oracle"`` or ``"rl2"``
     :param settings: from :func:`settings_of`, changed or not

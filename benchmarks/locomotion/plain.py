@@ -26,6 +26,7 @@ from benchmarks.locomotion.scoring import (
     Plan,
     choose_tasks,
     make_test_env,
+    physics,
     score_adaptation,
     score_trials,
 )
@@ -65,7 +66,7 @@ class PlainLearner:
     :param seed: of everything
     :param timesteps: environment steps of training; as many whole rollouts as fit
     :param folder: of the saved model
-    :param n_threads: physics threads of the evaluation
+    :param n_threads: physics threads
     """
 
     def __init__(
@@ -93,7 +94,8 @@ class PlainLearner:
 
     def _train_env(self) -> VecEnv:
         if self.kind == "rl2":
-            return make_trial_vec_env(env_id(self.family), N_TRIALS, EPISODES_PER_TRIAL, self.seed)
+            kwargs = physics(self.family, self.n_threads)
+            return make_trial_vec_env(env_id(self.family), N_TRIALS, EPISODES_PER_TRIAL, self.seed, kwargs)
         return make_vec_env(partial(self._make_env, self.kind == "oracle"), N_ENVS, seed=self.seed)
 
     def _make_env(self, shows_task: bool) -> gym.Env:
@@ -132,7 +134,7 @@ class PlainLearner:
         """
         tasks = choose_tasks(self.family, plan.max_tasks)
         if self.kind == "rl2":
-            return score_trials(self.model, self.family, tasks, plan)
+            return score_trials(self.model, self.family, tasks, plan, self.n_threads)
         if self.kind == "oracle":
             plan = plan._replace(n_adaptations=0, keeps_paths=False)
             env = make_vec_env(partial(self._make_env, True), len(tasks) * N_ENVS_PER_TASK)

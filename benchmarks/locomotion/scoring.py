@@ -104,7 +104,7 @@ def physics(family: str, n_threads: int) -> dict[str, Any]:
     return {} if family == "Navigation2D" else {"n_threads": n_threads}
 
 
-def score_trials(model: Any, family: str, tasks: Sequence[Task], plan: Plan) -> dict[str, Any]:
+def score_trials(model: Any, family: str, tasks: Sequence[Task], plan: Plan, n_threads: int) -> dict[str, Any]:
     """
     The same for a recurrent policy: k adaptations are k episodes before the one that is scored.
 
@@ -112,9 +112,11 @@ def score_trials(model: Any, family: str, tasks: Sequence[Task], plan: Plan) -> 
     :param family: name of a task family
     :param tasks: test tasks
     :param plan: how; ``n_episodes`` does not matter
+    :param n_threads: physics threads
     :return: as :func:`score_adaptation`
     """
-    env = make_trial_vec_env(env_id(family), len(tasks) * N_ENVS_PER_TASK, plan.n_adaptations + 1)
+    n_envs, kwargs = len(tasks) * N_ENVS_PER_TASK, physics(family, n_threads)
+    env = make_trial_vec_env(env_id(family), n_envs, plan.n_adaptations + 1, env_kwargs=kwargs)
     result: dict[str, Any] = {"tasks": list(tasks)}
     for seed, kind in enumerate(("stochastic", "deterministic")):
         curve = evaluate_trials(

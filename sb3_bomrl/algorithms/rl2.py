@@ -1,8 +1,9 @@
 """RL²: a recurrent policy that adapts by remembering."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch as th
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_bomrl.algorithms.trials import as_trial_env, make_trial_vec_env
@@ -10,9 +11,48 @@ from sb3_bomrl.algorithms.validation import check_positive
 
 try:
     from sb3_contrib import RecurrentPPO
-    from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+    from sb3_contrib.common.recurrent.policies import (
+        RecurrentActorCriticCnnPolicy,
+        RecurrentActorCriticPolicy,
+        RecurrentMultiInputActorCriticPolicy,
+    )
 except ImportError as error:
     raise ImportError("RL2 needs sb3-contrib: run `pip install 'sb3-bomrl[contrib]'`") from error
+
+
+class WholeSequences(RecurrentActorCriticPolicy):
+    """
+    Runs the LSTM over whole sequences at once where they start with a trial, instead of step by step.
+
+    In training sb3-contrib cuts its sequences where trials start, so that a start is a sequence's first step: its state
+    is reset here, and what is left has no start. The numbers are the same.
+    """
+
+    @staticmethod
+    def _process_sequence(
+        features: th.Tensor,
+        lstm_states: tuple[th.Tensor, th.Tensor],
+        episode_starts: th.Tensor,
+        lstm: th.nn.LSTM,
+    ) -> tuple[th.Tensor, th.Tensor]:
+        n_seq = lstm_states[0].shape[1]
+        starts = episode_starts.reshape(n_seq, -1)
+        keeps = (1.0 - starts[:, 0]).view(1, n_seq, 1)
+        hidden, cell = (keeps * state for state in lstm_states)
+        later = th.cat([th.zeros_like(starts[:, :1]), starts[:, 1:]], 1).flatten()
+        return RecurrentActorCriticPolicy._process_sequence(features, (hidden, cell), later, lstm)
+
+
+class MlpLstmPolicy(WholeSequences):
+    """sb3-contrib's policy of that name, see :class:`WholeSequences`."""
+
+
+class CnnLstmPolicy(WholeSequences, RecurrentActorCriticCnnPolicy):
+    """sb3-contrib's policy of that name, see :class:`WholeSequences`."""
+
+
+class MultiInputLstmPolicy(WholeSequences, RecurrentMultiInputActorCriticPolicy):
+    """sb3-contrib's policy of that name, see :class:`WholeSequences`."""
 
 
 class RL2(RecurrentPPO):
@@ -31,6 +71,12 @@ class RL2(RecurrentPPO):
     :param episodes_per_trial: episodes of one task that make up a trial, where the trials are made here
     :param n_envs: number of environments where ``env`` is an id
     """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpLstmPolicy": MlpLstmPolicy,
+        "CnnLstmPolicy": CnnLstmPolicy,
+        "MultiInputLstmPolicy": MultiInputLstmPolicy,
+    }
 
     def __init__(
         self,

@@ -19,6 +19,8 @@ from sb3_bomrl.algorithms.validation import check_positive
 from sb3_bomrl.meta.evaluation import AdaptationCurve
 from sb3_bomrl.trials import TrialWrapper
 from sb3_bomrl.types import Task
+from sb3_bomrl.vec_env.factory import fast_backend, make_meta_vec_env
+from sb3_bomrl.vec_env.trials import TrialVecEnv
 
 
 def make_trial_vec_env(
@@ -31,15 +33,20 @@ def make_trial_vec_env(
     """
     Make a VecEnv of trials, each of several episodes of one task.
 
+    The families of this package are stepped all at once, see :func:`~sb3_bomrl.make_meta_vec_env`.
+
     :param env_id: id of a registered environment with tasks
     :param n_envs: number of environments, at least 1
     :param episodes_per_trial: episodes of one task that make up a trial
     :param seed: seeds the first reset, ``seed + i`` for environment i; ``None`` leaves the seeds to chance
     :param env_kwargs: keyword arguments of the environment
-    :return: ``DummyVecEnv`` of monitored environments, the monitor inside: it sees episodes, not trials
+    :return: VecEnv of monitored environments, the monitor inside: it sees episodes, not trials. A ``TrialVecEnv`` where
+        there is a batch to step, else a ``DummyVecEnv`` of ``TrialWrapper`` environments
     :raises ValueError: if ``n_envs`` or ``episodes_per_trial`` is no positive integer, or there are no tasks
     """
     check_positive("n_envs", n_envs, integer=True)
+    if fast_backend(env_id) is not None:
+        return TrialVecEnv(make_meta_vec_env(env_id, n_envs, "auto", seed, env_kwargs), episodes_per_trial)
     trial = {"episodes_per_trial": episodes_per_trial}
     make = partial(gym.make, env_id)
     return make_vec_env(
@@ -51,8 +58,8 @@ def as_trial_env(env: GymEnv, episodes_per_trial: int) -> VecEnv:
     """
     A VecEnv of trials.
 
-    :param env: environment with tasks, which is wrapped, or a VecEnv of ``TrialWrapper`` environments, which is
-        taken as it is
+    :param env: environment with tasks, which is wrapped, or a VecEnv of ``TrialWrapper`` environments or a
+        ``TrialVecEnv``, which is taken as it is
     :param episodes_per_trial: of an environment that is wrapped here
     :return: VecEnv
     :raises ValueError: for a VecEnv of anything else

@@ -6,6 +6,7 @@ from sb3_bomrl.vec_env.base import ArrayStep, BatchTaskVecEnv
 from sb3_bomrl.vec_env.factory import make_meta_vec_env
 from sb3_bomrl.vec_env.frozen_lake import FrozenLakeVecEnv
 from sb3_bomrl.vec_env.navigation import NavigationVecEnv
+from sb3_bomrl.vec_env.trials import TrialVecEnv
 
 if TYPE_CHECKING:
     from sb3_bomrl.vec_env.mujoco_vec_env import MujocoTaskVecEnv
@@ -16,6 +17,7 @@ __all__ = [
     "FrozenLakeVecEnv",
     "MujocoTaskVecEnv",
     "NavigationVecEnv",
+    "TrialVecEnv",
     "make_meta_vec_env",
 ]
 

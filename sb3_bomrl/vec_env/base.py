@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -94,6 +94,7 @@ class BatchTaskVecEnv(VecEnv):
         self.spec = spec
         self.task_distribution = task_distribution
         self.n_diverged = 0
+        self.before_resets: list[Callable[[Ids], None]] = []
         self.views = [EnvView(self, i) for i in range(self.num_envs)]
         self._all_ids = np.arange(self.num_envs)
         self._n_elapsed = np.zeros(self.num_envs, dtype=np.int64)
@@ -255,6 +256,8 @@ class BatchTaskVecEnv(VecEnv):
             else:
                 info.update((name, column[k]) for name, column in columns.items())
         self._n_elapsed[ids] = 0
+        for call in self.before_resets:  # a wrapper that chooses the next episodes' tasks
+            call(ids)
         result.obs[ids] = self.reset_rows(ids)
         for i in ids:
             self.reset_infos[i] = {"task": self._tasks[i], **self.reset_info(int(i))}

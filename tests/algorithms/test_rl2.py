@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from sb3_contrib import RecurrentPPO
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import sb3_bomrl
 from sb3_bomrl import RL2, TrialWrapper, evaluate_trials, make_trial_vec_env
+from sb3_bomrl.algorithms import rl2
 from sb3_bomrl.plots import plot_adaptation_curves
 
 SMALL = {
@@ -45,10 +48,11 @@ def test_runs(tiny, policy_env):
         assert len(model.ep_info_buffer) == 8
 
 
-def test_repeats_saves_and_loads(tiny, tmp_path):
-    def navigation():
-        return make_trial_vec_env("bomrl/Navigation2D-v0", 2, env_kwargs={"horizon": 10})
+def navigation():
+    return make_trial_vec_env("bomrl/Navigation2D-v0", 2, env_kwargs={"horizon": 10})
 
+
+def test_repeats_saves_and_loads(tiny, tmp_path):
     runs = [make(tiny, navigation()).learn(160) for _ in range(2)]
     tiny.assert_equal(*(tiny.params(model) for model in runs))
     runs[0].save(tmp_path / "rl2")
@@ -161,3 +165,29 @@ def test_what_is_needed_is_said(tiny, monkeypatch):
         sb3_bomrl.RL2  # noqa: B018
     with pytest.raises(AttributeError, match="has no attribute 'RL3'"):
         sb3_bomrl.RL3  # noqa: B018
+
+
+def test_whole_sequences_give_the_numbers_of_single_steps(tiny):
+    """sb3-contrib's own way, on a batch of sequences of which some start with a trial and one has a start inside."""
+    lstm = th.nn.LSTM(3, 4)
+    features, state = th.randn(5 * 6, 3), (th.randn(1, 5, 4), th.randn(1, 5, 4))
+    starts = th.zeros(5, 6)
+    starts[[0, 2], 0] = 1.0
+    for inside in (False, True):
+        starts[3, 2] = float(inside)
+        (output, last), (expected, expected_last) = (
+            policy._process_sequence(features, state, starts.flatten(), lstm)
+            for policy in (rl2.MlpLstmPolicy, RecurrentActorCriticPolicy)
+        )
+        th.testing.assert_close(output, expected)
+        th.testing.assert_close(last, expected_last)
+
+
+def test_training_is_sb3_contribs(tiny, monkeypatch):
+    ours = make(tiny, navigation(), n_epochs=3).learn(240)
+    monkeypatch.setattr(RL2, "policy_aliases", RecurrentPPO.policy_aliases)
+    theirs = make(tiny, navigation(), n_epochs=3).learn(240)
+    assert type(theirs.policy) is RecurrentActorCriticPolicy
+    assert type(ours.policy) is rl2.MlpLstmPolicy
+    for a, b in zip(tiny.params(ours).values(), tiny.params(theirs).values(), strict=True):
+        th.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)

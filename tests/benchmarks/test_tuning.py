@@ -1,0 +1,55 @@
+"""The tuning budget: equal for all methods, of settings that reach the model, and what its table says."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import tuning
+from benchmarks.locomotion.methods import METHODS, make_model, plain_settings, settings_of
+from sb3_bomrl import make_meta_vec_env
+from sb3_bomrl.zoo import REGISTRY
+
+
+@pytest.mark.parametrize("env", tuning.TRIES)
+def test_every_method_gets_as_many_runs_of_settings_that_it_has(env):
+    for method, tries in tuning.TRIES[env].items():
+        assert len({tuning.label_of(method, overrides) for overrides in tries}) == 4
+        settings = settings_of(method, env)
+        vec_env = make_meta_vec_env(f"bomrl/{env}-v0", settings["n_envs"])
+        for overrides in tries:
+            changed = {**settings, **overrides}
+            if METHODS[method].kind == "rl2":
+                made = plain_settings(method, changed)
+                assert {f"rl2_{name}": made[name] for name in ("learning_rate", "n_epochs")} == overrides
+                continue
+            model = make_model(method, vec_env, changed, 0)
+            for name, value in overrides.items():
+                schedule = getattr(model, name)
+                start = schedule(1.0) if callable(schedule) else schedule
+                assert start == float(str(value).removeprefix("lin_")), (method, name)
+        vec_env.close()
+
+
+def test_meta_algorithms_of_tuning_are_those_of_the_package():
+    tuned = {METHODS[method].algorithm for tries in tuning.TRIES.values() for method in tries}
+    assert tuned == set(REGISTRY)
+
+
+def test_the_table_has_the_interquartile_mean_after_one_adaptation(tmp_path):
+    overrides = tuning.TRIES["Navigation2D"]["maml"][1]
+    label = tuning.label_of("maml", overrides)
+    row = {"is_final": True, "stochastic": [[0.0] * 4, [-9.0, -2.0, -4.0, 100.0]], "deterministic": [[0.0] * 4] * 2}
+    head = {"env": "bomrl/Navigation2D-v0", "label": label, "seed": tuning.SEED, "timesteps": 1}
+    path = tmp_path / "Navigation2D" / label / "seed_100.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**head, "rows": [row]}))
+    _, _, line = tuning.table(tmp_path).splitlines()
+    tried = ", ".join(f"{name} {value}" for name, value in overrides.items())
+    assert line == f"| Navigation2D | maml | {tried} | {np.mean([-2.0, -4.0]):.1f} | 0.0 |"
+
+
+def test_unknown_methods_are_named(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tuning", "run", "--env", "HalfCheetahVel", "--methods", "sac"])
+    with pytest.raises(SystemExit, match=r"methods must be among bomrl-alg1, .* got sac"):
+        tuning.main()
