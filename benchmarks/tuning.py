@@ -5,8 +5,9 @@ A small, equal tuning budget for every method of :mod:`benchmarks.locomotion`: f
     python -m benchmarks.tuning table
 
 Three values of what decides how far an adaptation goes, and of the middle one a second size of the outer step. The seed
-is none of the comparison's. ``benchmarks/results/tuning/<env>/<method>,<what differs>/seed_100.json`` are files like
-those of the comparison. A run that is stopped goes on when it is started again.
+is none of the comparison's. What the comparison uses is the best of the four, by the mean of the two returns in the
+table. ``benchmarks/results/tuning/<env>/<method>,<what differs>/seed_100.json`` are files like those of the comparison.
+A run that is stopped goes on when it is started again.
 """
 
 import argparse

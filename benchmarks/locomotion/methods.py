@@ -66,7 +66,11 @@ RL2_SETTINGS = {"learning_rate": 3e-4, "n_epochs": 5}
 """Of RL² where :data:`TUNED` has no others, there with ``rl2_`` before their names."""
 
 _LOCOMOTION = ("HalfCheetahVel", "HalfCheetahDir", "AntVel", "AntDir")
-TUNED: dict[tuple[str, str], dict[str, Any]] = {("bomrl-alg3", family): {"reg_coef": 2.5} for family in _LOCOMOTION}
+TUNED: dict[tuple[str, str], dict[str, Any]] = {
+    **{("bomrl-alg3", family): {"reg_coef": 2.5} for family in _LOCOMOTION},
+    ("bomrl-alg1", "Navigation2D"): {"reg_coef": 0.03},
+    ("bomrl-alg3", "Navigation2D"): {"reg_coef": 0.03, "learning_rate": "lin_0.0003"},
+}
 """Settings of a method on a family that no configuration file has, as it has one entry for all of BO-MRL."""
 
 
@@ -94,7 +98,8 @@ def settings_of(method: str, family: str) -> dict[str, Any]:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     chosen = METHODS[method]
     entries = yaml.safe_load(config_path(chosen.algorithm).read_text(encoding="utf-8"))
-    settings = {**entries[env_id(family)], **chosen.overrides, **TUNED.get((method, family), {})}
+    adapts_as = "bomrl-alg1" if chosen.kind in ("untrained", "multitask") else method
+    settings = {**entries[env_id(family)], **chosen.overrides, **TUNED.get((adapts_as, family), {})}
     settings.pop("n_timesteps")
     return settings
 

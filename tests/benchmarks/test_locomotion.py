@@ -239,6 +239,7 @@ def test_methods_share_data_network_and_discount(family):
     settings = [settings_of(method, family) for method in METHODS]
     assert len({tuple(str(s.get(name)) for name in common) for s in settings}) == 1
     reference = settings_of("bomrl-alg1", family)
+    assert settings_of("random-init", family) == settings_of("multitask-trpo", family) == reference  # adapt alike
     made = plain_settings("multitask-trpo", reference)
     assert made["n_steps"] * methods.N_ENVS == reference["n_steps"] * reference["n_envs"]
     gamma = reference.get("gamma", 0.99)
