@@ -32,7 +32,7 @@ ENVS = ("HalfCheetahVel", "Navigation2D")
 VALUES: dict[str, tuple[Any, ...]] = {
     "n_inner_steps": (1, 5, 20, 50, 100),
     "hypergradient": HYPERGRADIENTS,
-    "reg_coef": (0.02, 0.05, 0.1, 0.3, 1.0),
+    "reg_coef": (0.01, 0.03, 0.1, 0.3, 1.0),
     "n_episodes": (1, 5, 10, 20, 40),
 }
 """Settings and their values; ``n_episodes`` is support episodes per task, in training and at meta-test."""
