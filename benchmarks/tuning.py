@@ -20,6 +20,7 @@ import torch as th
 from benchmarks.locomotion.report import estimate, final_after_one, group_runs
 from benchmarks.locomotion.runs import Place, Protocol, run
 from benchmarks.provenance import RESULTS, commit
+from sb3_bomrl.files import write_atomically
 
 SEED = 100
 TIMESTEPS = {"HalfCheetahVel": 1_000_000, "Navigation2D": 1_200_000}
@@ -120,7 +121,8 @@ def parser() -> argparse.ArgumentParser:
     runs.add_argument("--env", choices=tuple(TRIES), required=True)
     runs.add_argument("--methods", nargs="+", help="all that are tuned on the family, if left out")
     runs.add_argument("--checkpoints", type=Path, default=Path("runs") / "tuning")
-    commands.add_parser("table", help="what the results say, in Markdown")
+    shows = commands.add_parser("table", help="what the results say, in Markdown")
+    shows.add_argument("--output", type=Path, help="a file to write it into as well")
     for name in ("run", "table"):
         commands.choices[name].add_argument("--results", type=Path, default=RESULTS / "tuning")
     return result
@@ -130,7 +132,10 @@ def main() -> None:
     """Parse the command line and do it."""
     args = parser().parse_args()
     if args.command == "table":
-        print(table(args.results))
+        text = table(args.results)
+        if args.output is not None:
+            write_atomically(args.output, lambda file: file.write(f"{text}\n".encode()))
+        print(text)
         return
     methods = args.methods or list(TRIES[args.env])
     unknown = [method for method in methods if method not in TRIES[args.env]]

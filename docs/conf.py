@@ -21,6 +21,6 @@ autosummary_generate = False
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
 
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "figures"]  # the tables there are included in pages
 html_theme = "furo"
 html_title = f"sb3_bomrl {release}"

@@ -8,9 +8,11 @@ import torch as th
 import benchmarks.locomotion
 from benchmarks.locomotion import figures
 from benchmarks.locomotion.methods import FAMILIES, METHODS
+from benchmarks.locomotion.policies import prune
 from benchmarks.locomotion.report import group_runs, improvement_table, markdown_table
 from benchmarks.locomotion.runs import CHECKPOINTS, POLICIES, Place, run
 from benchmarks.provenance import FIGURES, RESULTS, commit
+from sb3_bomrl.files import write_atomically
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,20 +40,28 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--keep-policy", action="store_true", help="save the policy into benchmarks/policies")
     commands.add_parser("table", help="what the results say, in Markdown")
     commands.add_parser("improvement", help="how probably one method beats another, in Markdown")
-    draws = commands.add_parser("figures", help="draw them into the documentation's folder")
-    for name in ("table", "improvement", "figures"):
+    commands.add_parser("prune", help="of the kept policies leave those of the best seeds")
+    draws = commands.add_parser("figures", help="draw them, and write the tables, into the documentation's folder")
+    for name in ("table", "improvement", "prune", "figures"):
         commands.choices[name].add_argument("--results", type=Path, default=RESULTS / "locomotion")
     draws.add_argument("--output", type=Path, default=FIGURES)
     return result
 
 
 def draw(results: Path, output: Path) -> None:
-    """Every figure, of both kinds of policy."""
+    """Every figure and table, of both kinds of policy."""
     for kind in ("deterministic", "stochastic"):
         print(figures.figure_2(results, output / f"locomotion_figure2_{kind}.png", kind))
         for against in ("env_steps", "train_seconds"):
             print(figures.figure_5(results, output / f"locomotion_figure5_{against}_{kind}.png", against, kind))
         print(figures.profiles(results, output / f"locomotion_profiles_{kind}.png", kind))
+    tables = {"table": markdown_table(results)}
+    for kind in ("deterministic", "stochastic"):
+        tables[f"improvement_{kind}"] = improvement_table(results, kind)
+    for name, text in tables.items():
+        path = output / f"locomotion_{name}.md"
+        write_atomically(path, lambda file, text=text: file.write(f"{text}\n".encode()))
+        print(path)
     if any("paths" in run["rows"][-1] for runs in group_runs(results).values() for run in runs):
         print(figures.paths(results, output / "locomotion_paths.png"))
 
@@ -64,6 +74,9 @@ def main() -> None:
         return
     if args.command == "improvement":
         print(*(improvement_table(args.results, kind) for kind in ("deterministic", "stochastic")), sep="\n\n")
+        return
+    if args.command == "prune":
+        print(*prune(results=args.results), sep="\n")
         return
     if args.command == "figures":
         draw(args.results, args.output)

@@ -24,7 +24,7 @@ from sb3_bomrl.plots import plot_trajectories, save_figure
 
 COLOURS = (
     *("#1f5fa8", "#00a6a6", "#7a4fa3", "#d1495b", "#f2a0a9", "#b5651d"),
-    *("#edae49", "#2e8b57", "#8a8a8a", "#5c5c5c", "#000000", "#9acd32"),
+    *("#edae49", "#2e8b57", "#8a8a8a", "#c71585", "#000000", "#9acd32"),
 )
 """Of the methods, in their order."""
 

@@ -1,6 +1,7 @@
 """Methods that are no meta-algorithms: one policy for all tasks, the oracle, RL²."""
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from sb3_bomrl import TaskObservationWrapper, TaskSamplerWrapper, make_trial_vec
 from sb3_bomrl.algorithms.rl2 import RL2
 from sb3_bomrl.files import write_atomically
 from sb3_bomrl.policies import update_normalizers
+from sb3_bomrl.types import Task
 
 
 class NormalizedTRPO(TRPO):
@@ -96,11 +98,7 @@ class PlainLearner:
         if self.kind == "rl2":
             kwargs = physics(self.family, self.n_threads)
             return make_trial_vec_env(env_id(self.family), N_TRIALS, EPISODES_PER_TRIAL, self.seed, kwargs)
-        return make_vec_env(partial(self._make_env, self.kind == "oracle"), N_ENVS, seed=self.seed)
-
-    def _make_env(self, shows_task: bool) -> gym.Env:
-        env: gym.Env = TaskSamplerWrapper(gym.make(env_id(self.family)))
-        return TaskObservationWrapper(env) if shows_task else env
+        return make_vec_env(partial(make_task_env, self.family, self.kind == "oracle"), N_ENVS, seed=self.seed)
 
     @property
     def n_done(self) -> int:
@@ -133,19 +131,7 @@ class PlainLearner:
         :return: see :func:`~benchmarks.locomotion.scoring.score_adaptation`
         """
         tasks = choose_tasks(self.family, plan.max_tasks)
-        if self.kind == "rl2":
-            return score_trials(self.model, self.family, tasks, plan, self.n_threads)
-        if self.kind == "oracle":
-            plan = plan._replace(n_adaptations=0, keeps_paths=False)
-            env = make_vec_env(partial(self._make_env, True), len(tasks) * N_ENVS_PER_TASK)
-        else:
-            env = make_test_env(self.family, len(tasks), self.n_threads)
-        adapts = make_model("bomrl-alg1", env, {**self.settings, "meta_batch_size": 1}, self.seed)
-        adapts.policy.load_state_dict(self.model.policy.state_dict())
-        try:
-            return score_adaptation(adapts, env, tasks, plan)
-        finally:
-            env.close()
+        return score_plain(self.model, self.kind, self.family, self.settings, tasks, plan, self.n_threads)
 
     def save(self, path: Path) -> None:
         """
@@ -155,3 +141,49 @@ class PlainLearner:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, self.model.save)
+
+
+def score_plain(
+    model: Any,
+    kind: str,
+    family: str,
+    settings: dict[str, Any],
+    tasks: Sequence[Task],
+    plan: Plan,
+    n_threads: int = 1,
+) -> dict[str, Any]:
+    """
+    Scores of a policy of sb3-contrib; it adapts as its kind says.
+
+    :param model: the trained algorithm
+    :param kind: ``"multitask"``, ``"oracle"`` or ``"rl2"``
+    :param family: name of a task family
+    :param settings: of the method, in the form of a meta-algorithm's
+    :param tasks: test tasks
+    :param plan: how
+    :param n_threads: physics threads
+    :return: see :func:`~benchmarks.locomotion.scoring.score_adaptation`
+    """
+    if kind == "rl2":
+        return score_trials(model, family, tasks, plan, n_threads)
+    if kind == "oracle":
+        plan = plan._replace(n_adaptations=0, keeps_paths=False)
+        env = make_vec_env(partial(make_task_env, family, True), len(tasks) * N_ENVS_PER_TASK)
+    else:
+        env = make_test_env(family, len(tasks), n_threads)
+    adapts = make_model("bomrl-alg1", env, {**settings, "meta_batch_size": 1}, model.seed)
+    adapts.policy.load_state_dict(model.policy.state_dict())
+    try:
+        return score_adaptation(adapts, env, tasks, plan)
+    finally:
+        env.close()
+
+
+def make_task_env(family: str, shows_task: bool) -> gym.Env:
+    """
+    :param family: name of a task family
+    :param shows_task: whether the task is observed
+    :return: an environment that draws a task at every reset
+    """
+    env: gym.Env = TaskSamplerWrapper(gym.make(env_id(family)))
+    return TaskObservationWrapper(env) if shows_task else env

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks import tuning
 from benchmarks.locomotion import figures, report
 from benchmarks.locomotion.__main__ import draw
+from benchmarks.provenance import FIGURES, RESULTS
 
 N_TASKS = 4
 
@@ -110,6 +112,7 @@ def test_the_figures_contain_the_data(results, monkeypatch):
     monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.update({path.name: figure}))
     draw(root, root)
     assert len(drawn) == 8
+    assert (root / "locomotion_table.md").read_text() == report.markdown_table(root) + "\n"
     labels = {"maml (2 seeds)", "random-init (1 seed)", "oracle (1 seed)"}
     lines = lines_of(drawn["locomotion_figure2_deterministic.png"])
     assert set(lines) == labels
@@ -145,3 +148,12 @@ def test_paths_are_drawn_before_and_after(results, monkeypatch):
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["before adaptation", "after 3 adaptations", "asked for"]
     assert len(drawn["locomotion_figure2_stochastic.png"].axes) == 2
+
+
+def test_tables_of_the_documentation_are_those_of_the_results():
+    results = RESULTS / "locomotion"
+    expected = {"locomotion_table": report.markdown_table(results), "tuning": tuning.table(RESULTS / "tuning")}
+    for kind in ("deterministic", "stochastic"):
+        expected[f"locomotion_improvement_{kind}"] = report.improvement_table(results, kind)
+    for name, text in expected.items():
+        assert (FIGURES / f"{name}.md").read_text() == text + "\n", name
