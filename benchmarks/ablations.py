@@ -25,6 +25,7 @@ from benchmarks.locomotion.report import estimate, final_scores, group_runs
 from benchmarks.locomotion.runs import PROTOCOL, Place, Protocol, run
 from benchmarks.provenance import FIGURES, RESULTS, commit
 from sb3_bomrl.core.hypergradient import HYPERGRADIENTS
+from sb3_bomrl.files import write_atomically
 from sb3_bomrl.plots import save_figure
 
 METHOD = "bomrl-alg1"
@@ -163,7 +164,7 @@ def parser() -> argparse.ArgumentParser:
     runs.add_argument("--threads", type=int, default=1, help="of torch and of the physics")
     runs.add_argument("--checkpoints", type=Path, default=Path("runs") / "ablations")
     commands.add_parser("table", help="what the results say, in Markdown")
-    draws = commands.add_parser("figure", help="draw it into the documentation's folder")
+    draws = commands.add_parser("figure", help="draw it, and write the table, into the documentation's folder")
     draws.add_argument("--output", type=Path, default=FIGURES)
     for name in ("run", "table", "figure"):
         commands.choices[name].add_argument("--results", type=Path, default=RESULTS / "ablations")
@@ -176,6 +177,8 @@ def main() -> None:
     if args.command == "table":
         print(table(args.results))
     elif args.command == "figure":
+        text = f"{table(args.results)}\n"
+        write_atomically(args.output / "ablations.md", lambda file: file.write(text.encode()))
         for kind in ("deterministic", "stochastic"):
             print(figure(args.results, args.output / f"ablations_{kind}.png", kind))
     else:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import tuning
+from benchmarks import ablations, tuning
 from benchmarks.locomotion import figures, report
 from benchmarks.locomotion.__main__ import draw
 from benchmarks.provenance import FIGURES, RESULTS
@@ -153,6 +153,7 @@ def test_paths_are_drawn_before_and_after(results, monkeypatch):
 def test_tables_of_the_documentation_are_those_of_the_results():
     results = RESULTS / "locomotion"
     expected = {"locomotion_table": report.markdown_table(results), "tuning": tuning.table(RESULTS / "tuning")}
+    expected["ablations"] = ablations.table(RESULTS / "ablations")
     for kind in ("deterministic", "stochastic"):
         expected[f"locomotion_improvement_{kind}"] = report.improvement_table(results, kind)
     for name, text in expected.items():
