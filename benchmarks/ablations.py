@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.locomotion.methods import settings_of
-from benchmarks.locomotion.report import estimate, final_scores, group_runs
+from benchmarks.locomotion.report import estimate, final_scores, group_runs, seeds
 from benchmarks.locomotion.runs import PROTOCOL, Place, Protocol, run
 from benchmarks.provenance import FIGURES, RESULTS, commit
 from sb3_bomrl.core.hypergradient import HYPERGRADIENTS
@@ -114,7 +114,7 @@ def _draw(ax: Axes, runs: dict[str, list[dict[str, Any]]], kind: str) -> None:
         places = [list(scores).index(name) for name in shown]
         label = "before adaptation" if k == 0 else f"after {k} adaptation{'s' if k > 1 else ''}"
         ax.errorbar(places, value, [value - low, high - value], color=colour, marker="o", capsize=3, label=label)
-    ax.set_xticks(range(len(scores)), [f"{name}\n({len(s)} seeds)" for name, s in scores.items()], fontsize=7)
+    ax.set_xticks(range(len(scores)), [f"{name}\n({seeds(len(s))})" for name, s in scores.items()], fontsize=7)
     ax.grid(alpha=0.3)
     if scores:
         ax.legend(frameon=False, fontsize=7)

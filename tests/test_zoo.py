@@ -84,7 +84,8 @@ def test_every_algorithm_trains_and_adapts_to_a_task(zoo_run, capsys, algo):
             "--seed", "0", "--env-kwargs", "horizon:5", "-params", *TINY, step_size)  # fmt: skip
     path = Path(f"logs/{algo}/bomrl-Navigation2D-v0_1")
     model = zoo.REGISTRY[algo].load_safely(path / "bomrl-Navigation2D-v0.zip")
-    assert (model.num_timesteps, model.n_inner_steps, model.inner_lr) == (160, 2, 0.5)
+    entry = yaml.safe_load(zoo.config_path(algo).read_text())["bomrl/Navigation2D-v0"]
+    assert (model.num_timesteps, model.n_inner_steps, model.inner_lr) == (160, 2, entry["inner_lr"])
     name, text = step_size.split(":")
     assert getattr(model, name)(0.5) == pytest.approx(0.5 * float(text[5:-1]))
     record = np.load(path / "evaluations.npz")

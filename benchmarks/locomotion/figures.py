@@ -18,6 +18,7 @@ from benchmarks.locomotion.report import (
     final_scores,
     group_runs,
     performance_profile,
+    seeds,
     training_rows,
 )
 from sb3_bomrl.plots import plot_trajectories, save_figure
@@ -144,7 +145,7 @@ def _panels(root: Path, path: Path, draw: Callable[[Axes, Runs, str, str], None]
         for i, method in enumerate(methods):
             runs = groups.get((env, method, timesteps))
             if runs:  # methods that have no results are left out
-                draw(ax, runs, f"{method} ({len(runs)} seed{'s' if len(runs) > 1 else ''})", COLOURS[i % len(COLOURS)])
+                draw(ax, runs, f"{method} ({seeds(len(runs))})", COLOURS[i % len(COLOURS)])
         ax.set_title(f"{env}, {timesteps:,} steps", fontsize=10)
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)

@@ -163,12 +163,16 @@ def improvement_table(root: Path, kind: str = "stochastic") -> str:
                 "" if other == method else f"{probability_of_improvement(scores, others):.2f}"
                 for other, others in found.items()
             ]
-            lines.append(f"| {method} ({_seeds(len(scores))}) | {' | '.join(cells)} |")
+            lines.append(f"| {method} ({seeds(len(scores))}) | {' | '.join(cells)} |")
         tables.append("\n".join(lines))
     return "\n\n".join(tables)
 
 
-def _seeds(n: int) -> str:
+def seeds(n: int) -> str:
+    """
+    :param n: how many
+    :return: in words
+    """
     return f"{n} seed{'s' if n > 1 else ''}"
 
 
