@@ -23,9 +23,8 @@ from matplotlib.figure import Figure
 from benchmarks.locomotion.methods import settings_of
 from benchmarks.locomotion.report import estimate, final_scores, group_runs, seeds
 from benchmarks.locomotion.runs import PROTOCOL, Place, Protocol, run
-from benchmarks.provenance import FIGURES, RESULTS, commit
+from benchmarks.provenance import FIGURES, RESULTS, commit, write_text
 from sb3_bomrl.core.hypergradient import HYPERGRADIENTS
-from sb3_bomrl.files import write_atomically
 from sb3_bomrl.plots import save_figure
 
 METHOD = "bomrl-alg1"
@@ -177,8 +176,7 @@ def main() -> None:
     if args.command == "table":
         print(table(args.results))
     elif args.command == "figure":
-        text = f"{table(args.results)}\n"
-        write_atomically(args.output / "ablations.md", lambda file: file.write(text.encode()))
+        write_text(args.output / "ablations.md", table(args.results))
         for kind in ("deterministic", "stochastic"):
             print(figure(args.results, args.output / f"ablations_{kind}.png", kind))
     else:

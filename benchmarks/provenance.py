@@ -71,6 +71,18 @@ def commit() -> str | None:
     return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
 
 
+def write_text(path: Path, text: str) -> Path:
+    """
+    Write a text file, a newline at its end, at once or not at all.
+
+    :param path: the file
+    :param text: its content
+    :return: the file
+    """
+    write_atomically(path, lambda file: file.write(f"{text}\n".encode()))
+    return path
+
+
 def write_json(path: Path, content: Any) -> Path:
     """
     Write a JSON file at once or not at all.
@@ -84,8 +96,5 @@ def write_json(path: Path, content: Any) -> Path:
         # one row per line: small files, readable differences
         lines = ",\n".join("    " + json.dumps(row) for row in content["rows"])
         head = json.dumps({key: value for key, value in content.items() if key != "rows"}, indent=2)
-        text = head[:-2] + ',\n  "rows": [\n' + lines + "\n  ]\n}\n"
-    else:
-        text = json.dumps(content, indent=2) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
-    return path
+        return write_text(path, head[:-2] + ',\n  "rows": [\n' + lines + "\n  ]\n}")
+    return write_text(path, json.dumps(content, indent=2))

@@ -19,8 +19,7 @@ import torch as th
 
 from benchmarks.locomotion.report import estimate, final_after_one, group_runs
 from benchmarks.locomotion.runs import Place, Protocol, run
-from benchmarks.provenance import RESULTS, commit
-from sb3_bomrl.files import write_atomically
+from benchmarks.provenance import RESULTS, commit, write_text
 
 SEED = 100
 TIMESTEPS = {"HalfCheetahVel": 1_000_000, "Navigation2D": 1_200_000}
@@ -134,7 +133,7 @@ def main() -> None:
     if args.command == "table":
         text = table(args.results)
         if args.output is not None:
-            write_atomically(args.output, lambda file: file.write(f"{text}\n".encode()))
+            write_text(args.output, text)
         print(text)
         return
     methods = args.methods or list(TRIES[args.env])

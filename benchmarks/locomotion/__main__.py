@@ -11,8 +11,7 @@ from benchmarks.locomotion.methods import FAMILIES, METHODS
 from benchmarks.locomotion.policies import prune
 from benchmarks.locomotion.report import group_runs, improvement_table, markdown_table
 from benchmarks.locomotion.runs import CHECKPOINTS, POLICIES, Place, run
-from benchmarks.provenance import FIGURES, RESULTS, commit
-from sb3_bomrl.files import write_atomically
+from benchmarks.provenance import FIGURES, RESULTS, commit, write_text
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,9 +58,7 @@ def draw(results: Path, output: Path) -> None:
     for kind in ("deterministic", "stochastic"):
         tables[f"improvement_{kind}"] = improvement_table(results, kind)
     for name, text in tables.items():
-        path = output / f"locomotion_{name}.md"
-        write_atomically(path, lambda file, text=text: file.write(f"{text}\n".encode()))
-        print(path)
+        print(write_text(output / f"locomotion_{name}.md", text))
     if any("paths" in run["rows"][-1] for runs in group_runs(results).values() for run in runs):
         print(figures.paths(results, output / "locomotion_paths.png"))
 

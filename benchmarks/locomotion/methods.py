@@ -123,15 +123,8 @@ def plain_settings(method: str, settings: dict[str, Any]) -> dict[str, Any]:
         # time goes step by step through a minibatch, whose trials cost almost nothing: hence few, large ones
         policy_kwargs |= {"lstm_hidden_size": 128}
         tuned = {name: settings.get(f"rl2_{name}", default) for name, default in RL2_SETTINGS.items()}
-        return (
-            common
-            | tuned
-            | {
-                "n_steps": n_steps,
-                "batch_size": n_steps * N_TRIALS // 2,
-                "policy_kwargs": policy_kwargs,
-            }
-        )
+        batch_size = n_steps * N_TRIALS // 2
+        return {**common, **tuned, "n_steps": n_steps, "batch_size": batch_size, "policy_kwargs": policy_kwargs}
     n_steps = settings["n_steps"] * settings["n_envs"] // N_ENVS
     target_kl = settings.get("max_kl", 0.02)
     return {**common, "n_steps": n_steps, "batch_size": n_steps, "target_kl": target_kl, "policy_kwargs": policy_kwargs}
