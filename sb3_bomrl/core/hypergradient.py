@@ -12,7 +12,7 @@ from sb3_bomrl.core.advantages import ridge_matrix
 from sb3_bomrl.core.linear_solve import Solve, SolveInfo
 from sb3_bomrl.core.params import check_same_structure, flatten, grad, require_grad, unflatten
 from sb3_bomrl.core.scan import forward_scan, reverse_scan
-from sb3_bomrl.core.surrogates import Surrogate, slopes
+from sb3_bomrl.core.surrogates import Surrogate, likelihood_ratio, slopes
 from sb3_bomrl.types import Params
 
 HYPERGRADIENTS: tuple[str, ...] = ("implicit", "implicit_sampling", "unrolled", "first_order")
@@ -124,7 +124,7 @@ def score_function_sampling_term(
     phi = require_grad(meta_params)
     log_prob_phi = log_prob(phi)
     log_prob_theta, psi = _directional_derivative(log_prob, adapted_params, direction)
-    ratio = (log_prob_theta - log_prob_phi.detach()).exp()
+    ratio = likelihood_ratio(log_prob_theta, log_prob_phi.detach())
     slope, bend = slopes(surrogate, ratio, advantages)
 
     gain = -weights * slope * ratio * psi / reg_coef

@@ -16,6 +16,24 @@ POLICY_GRADIENT_SURROGATES: tuple[str, ...] = ("linear", "log")
 Surrogate = Callable[[th.Tensor, th.Tensor], th.Tensor]
 """(ratio, advantages) -> h, of the ratio's shape; the advantages matter only through their sign."""
 
+MAX_LOG_RATIO = 30.0
+"""Nats. e^30 = 1e13 has finite squares and e^−30 a finite logarithm in single precision, which tells 1 + e^−30 from 1
+no more."""
+
+
+def likelihood_ratio(log_prob: th.Tensor, old_log_prob: th.Tensor) -> th.Tensor:
+    """
+    r = π_θ(a∣s) / π_φ(a∣s), with ∣log r∣ held to :data:`MAX_LOG_RATIO`, beyond which it is constant.
+
+    A policy-gradient step may move a sharp policy by a hundred nats at some of the states: its parameters are sound,
+    and what is computed of them should be finite.
+
+    :param log_prob: log π_θ(a∣s), any shape
+    :param old_log_prob: log π_φ(a∣s), same shape
+    :return: r, same shape; NaN where a log-probability is
+    """
+    return (log_prob - old_log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+
 
 def linear(ratio: th.Tensor, advantages: th.Tensor) -> th.Tensor:
     """

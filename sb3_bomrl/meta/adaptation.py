@@ -12,7 +12,7 @@ from sb3_bomrl.actor import Actor
 from sb3_bomrl.core.advantages import normalize
 from sb3_bomrl.core.distances import policy_distance, policy_kl
 from sb3_bomrl.core.inner_solvers import InnerSolver, InnerValue, solve_inner
-from sb3_bomrl.core.surrogates import Surrogate, get_surrogate
+from sb3_bomrl.core.surrogates import Surrogate, get_surrogate, likelihood_ratio
 from sb3_bomrl.meta.chunks import join_params, map_chunks, take_batch, take_params, task_chunks
 from sb3_bomrl.types import Adaptation, Batch, Observations, Params, Rollout
 
@@ -153,7 +153,7 @@ class LowerLevel:
         :return: objective, distance and KL per task
         """
         policy, w = self.policy(task_params), self.batch.weights
-        ratio = (policy.log_prob(self.batch.actions) - self.batch.log_probs).exp()
+        ratio = likelihood_ratio(policy.log_prob(self.batch.actions), self.batch.log_probs)
         gain = (w * self.surrogate(ratio, self.batch.advantages) * self.batch.advantages).sum(-1)
         distance = policy_distance(self.distance, meta_params, task_params, meta_policy, policy, w)
         if self.distance == "kl_meta_task":

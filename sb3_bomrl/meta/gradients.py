@@ -16,7 +16,7 @@ from sb3_bomrl.core.hypergradient import (
 from sb3_bomrl.core.inner_solvers import InnerSolver
 from sb3_bomrl.core.linear_solve import SolveInfo, damped_solve
 from sb3_bomrl.core.params import flatten, grad, mean_over_tasks, require_grad
-from sb3_bomrl.core.surrogates import Surrogate
+from sb3_bomrl.core.surrogates import Surrogate, likelihood_ratio
 from sb3_bomrl.core.surrogates import linear as linear_surrogate
 from sb3_bomrl.meta.adaptation import LowerLevel, adapt
 from sb3_bomrl.meta.chunks import join_params, take_batch, take_params
@@ -50,7 +50,8 @@ def query_surrogate(
     :param surrogate: h, by default the linear one
     :return: (n_tasks,)
     """
-    ratio = (actor(task_params, query.observations).log_prob(query.actions) - query.log_probs).exp()
+    log_prob = actor(task_params, query.observations).log_prob(query.actions)
+    ratio = likelihood_ratio(log_prob, query.log_probs)
     return (query.weights * surrogate(ratio, query.advantages) * query.advantages).sum(-1)
 
 

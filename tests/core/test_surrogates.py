@@ -3,7 +3,7 @@
 import pytest
 import torch as th
 
-from sb3_bomrl.core.surrogates import POLICY_GRADIENT_SURROGATES, get_surrogate, slopes
+from sb3_bomrl.core.surrogates import POLICY_GRADIENT_SURROGATES, get_surrogate, likelihood_ratio, slopes
 from sb3_bomrl.core.surrogates import SURROGATES as OFFERED
 
 SURROGATES = sorted({*OFFERED, *POLICY_GRADIENT_SURROGATES})
@@ -79,3 +79,16 @@ def test_unknown_surrogate():
         ValueError, match=r"surrogate must be one of \('linear', 'sigmoid', 'clip', 'log'\), got 'relu'"
     ):
         get_surrogate("relu")
+
+
+def test_the_likelihood_ratio_is_the_quotient_and_stays_finite_far_away():
+    near = th.tensor([-25.0, -1.0, 0.0, 0.3, 25.0], dtype=th.float64)
+    assert th.allclose(
+        likelihood_ratio(near - 2.0, th.full_like(near, -2.0)), (near - 2.0).exp() / th.tensor(-2.0).exp()
+    )
+    for name in SURROGATES:
+        log_ratio = th.tensor([-500.0, -95.0, 95.0, 500.0], requires_grad=True)
+        h = get_surrogate(name)(likelihood_ratio(log_ratio, th.zeros(4)), ADVANTAGES.float())
+        assert h.square().isfinite().all()
+        assert th.autograd.grad(h.sum(), log_ratio)[0].isfinite().all()
+    assert likelihood_ratio(th.tensor(th.nan), th.tensor(0.0)).isnan()

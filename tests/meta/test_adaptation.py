@@ -142,3 +142,22 @@ def test_adapting_tasks_together_is_adapting_each_alone(make_actor, draw_params,
             )
             for name, value in alone.params.items():
                 assert th.allclose(together.params[name][own], value, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+@pytest.mark.parametrize("surrogate", ["linear", "log"])
+def test_a_step_that_moves_a_sharp_policy_far_is_taken(surrogate, advantage, make_actor, draw_params, draw_batch):
+    actor = make_actor("gaussian")
+    sharp = draw_params(actor, 2, 1)
+    sharp["log_std"] = th.full_like(sharp["log_std"], -2.0)
+    drawn = draw_batch(actor, sharp, 20, 3)
+    drawn = drawn._replace(advantages=th.full_like(drawn.advantages, advantage))
+    phi = {name: value.float() for name, value in sharp.items()}
+    data = type(drawn)(*(value.float() for value in drawn))
+    lower = LowerLevel(actor, data, "parameter", surrogate, 1.0)
+    result = adapt(lower, phi, InnerSolver("sgd", 1.0, 1, float("inf")))
+    assert (result.kl > 30.0).all()
+    assert (result.status == InnerStatus.MAX_STEPS).all()
+    score = grad((data.weights * lower.policy(theta := require_grad(phi)).log_prob(data.actions)).sum(), theta)
+    for name, value in result.params.items():
+        assert th.allclose(value, phi[name] + 1.0 * advantage * score[name], rtol=1e-4, atol=1e-5)
