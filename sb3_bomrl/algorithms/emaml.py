@@ -17,21 +17,18 @@ from sb3_bomrl.types import Adaptation, Batch, Experience, Params
 
 class EMAML(GradientAdaptation):
     r"""
-    E-MAML (Stadie et al., 2018, arXiv 1803.01118; Al-Shedivat et al., 2018, arXiv 1710.03641): MAML's gradient with
-    ``surrogate="log"``, plus the score-function term for the support data having been sampled with φ. The term rewards
-    exploration that makes the adaptation better. No line search of ``outer_step="trpo"`` can check it: only the KL
-    holds.
+    E-MAML (Stadie et al., 2018, arXiv 1803.01118; Al-Shedivat et al., 2018, arXiv 1710.03641): MAML's gradient, plus
+    the score-function term for the support data having been sampled with φ. The term rewards exploration that makes the
+    adaptation better. No line search of ``outer_step="trpo"`` can check it: only the KL holds.
 
     The parameters that are not listed here are :class:`~sb3_bomrl.algorithms.meta_algorithm.MetaAlgorithm`'s.
 
     :param inner_lr: α, step size of the policy-gradient steps, or a schedule, whose last value adapts after training
     :param n_inner_steps: K, policy-gradient steps per meta-iteration, each on data of its own
-    :param credit_coef: weight of the score-function term; 1 makes the gradient unbiased, 0 leaves ``MAML`` with
-        ``surrogate="log"``. The term sums over all support steps, so its variance grows with their number; the code
-        published with ProMP averages instead, which is 1 / (support steps per task)
+    :param credit_coef: weight of the score-function term; 1 makes the gradient unbiased, 0 leaves ``MAML``. The
+        term sums over all support steps, so its variance grows with their number; the code published with ProMP
+        averages instead, which is 1 / (support steps per task)
     """
-
-    surrogate = "log"
 
     def __init__(
         self,
@@ -125,7 +122,8 @@ class EMAML(GradientAdaptation):
             meta_params,
             adapted[-1].params,
             query.batch,
-            self.credit_coef * credit.to(query.batch.advantages),
+            credit.to(query.batch.advantages),
+            self.credit_coef,
             self._step_size("inner_lr"),
         )
 

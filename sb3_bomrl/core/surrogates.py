@@ -80,6 +80,16 @@ def log(ratio: th.Tensor, advantages: th.Tensor) -> th.Tensor:
     return 1.0 + ratio.log()
 
 
+def between_linear_and_log(share: float) -> Surrogate:
+    """
+    h(r) = (1 − c) r + c (1 + log r), whose h'' at r = 1, −c, is between those of the linear h, 0, and of the log, −1.
+
+    :param share: c, that of the log
+    :return: the function (ratio, advantages) -> h
+    """
+    return lambda ratio, advantages: (1.0 - share) * linear(ratio, advantages) + share * log(ratio, advantages)
+
+
 def get_surrogate(name: str, clip_range: float = 0.2) -> Surrogate:
     """
     Look a surrogate up by name.

@@ -86,7 +86,7 @@ class LowerLevel:
     :param actor: policy as a function of stacked parameters
     :param batch: support data
     :param distance: ``"kl_meta_task"``, ``"kl_task_meta"`` or ``"parameter"``
-    :param surrogate: ``"linear"``, ``"sigmoid"`` or ``"clip"``
+    :param surrogate: h, or its name: ``"linear"``, ``"sigmoid"``, ``"clip"`` or ``"log"``
     :param reg_coef: λ > 0
     :param clip_range: ε of ``"clip"``
     :param tasks_per_chunk: how many tasks the learning phase works on at once, see
@@ -98,7 +98,7 @@ class LowerLevel:
         actor: Actor,
         batch: Batch,
         distance: str,
-        surrogate: str,
+        surrogate: str | Surrogate,
         reg_coef: float,
         clip_range: float = 0.2,
         tasks_per_chunk: int | None = None,
@@ -107,7 +107,7 @@ class LowerLevel:
         self.batch = batch
         self.chunks = task_chunks(actor, batch, tasks_per_chunk)
         self.distance = distance
-        self.surrogate: Surrogate = get_surrogate(surrogate, clip_range)
+        self.surrogate = get_surrogate(surrogate, clip_range) if isinstance(surrogate, str) else surrogate
         self.reg_coef = reg_coef
         self._policy: Callable[[Params], Distribution] | None = None
 

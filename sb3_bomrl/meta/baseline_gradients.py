@@ -6,7 +6,7 @@ what they make of it:
 
 - MAML: [dθ_K/dφ]ᵀ ∇J(θ_K), the data held where they are;
 - FOMAML: ∇J(θ_K) alone, the Hessians in dθ_K/dφ left out;
-- E-MAML: MAML's with h = log, and the score-function term for the data having been sampled with φ;
+- E-MAML: MAML's, and the score-function term for the data having been sampled with φ;
 - ProMP: MAML's, of a clipped outer objective that holds for several outer steps, with a KL penalty on the inner steps;
 - Reptile: θ_K − φ.
 """
@@ -21,7 +21,7 @@ from sb3_bomrl.core.distances import policy_kl
 from sb3_bomrl.core.hypergradient import first_order_hypergradient, unrolled_hypergradient
 from sb3_bomrl.core.inner_solvers import InnerSolver
 from sb3_bomrl.core.params import flatten, grad, mean_over_tasks, require_grad
-from sb3_bomrl.core.surrogates import get_surrogate
+from sb3_bomrl.core.surrogates import Surrogate, between_linear_and_log, get_surrogate
 from sb3_bomrl.meta.adaptation import LowerLevel, adapt, steps_in_episode
 from sb3_bomrl.meta.chunks import join_params, map_chunks, take_batch, take_params, task_chunks
 from sb3_bomrl.meta.gradients import MetaGradient, policy_gradient, query_surrogate
@@ -43,7 +43,7 @@ def policy_gradient_step(
     support: Batch,
     params: Params,
     inner_lr: float,
-    surrogate: str = "linear",
+    surrogate: str | Surrogate = "linear",
     differentiable: bool = False,
     tasks_per_chunk: int | None = None,
 ) -> Adaptation:
@@ -55,7 +55,7 @@ def policy_gradient_step(
     :param support: data of the step
     :param params: θ, each of shape (n_tasks, \*shape)
     :param inner_lr: α > 0
-    :param surrogate: h, ``"linear"`` (likelihood ratio) or ``"log"`` (log-likelihood)
+    :param surrogate: h, or its name, ``"linear"`` (likelihood ratio) or ``"log"`` (log-likelihood)
     :param differentiable: keep the graph; ``params`` must then require a gradient
     :param tasks_per_chunk: see :func:`~sb3_bomrl.meta.chunks.task_chunks`
     :return: the new parameters and the solver's report
@@ -65,7 +65,11 @@ def policy_gradient_step(
 
 
 def gradient_path(
-    actor: Actor, supports: Sequence[Batch], meta_params: Params, inner_lr: float, surrogate: str = "linear"
+    actor: Actor,
+    supports: Sequence[Batch],
+    meta_params: Params,
+    inner_lr: float,
+    surrogate: str | Surrogate = "linear",
 ) -> list[Params]:
     r"""
     The inner steps with their graph.
@@ -129,16 +133,18 @@ def emaml_meta_gradient(
     adapted_params: Params,
     query: Batch,
     credit: th.Tensor,
+    credit_coef: float,
     inner_lr: float,
 ) -> MetaGradient:
     r"""
     E-MAML's meta-gradient: MAML's, plus the credit to what was sampled before adapting,
 
-        E[ [dθ_K/dφ]ᵀ ∇J(θ_K) + J(θ_K) ∇_φ Σ_k Σ_t log π_θk(a_t∣s_t) ]
+        E[ [dθ_K/dφ]ᵀ ∇J(θ_K) + c J(θ_K) ∇_φ Σ_k Σ_t log π_θk(a_t∣s_t) ]
 
     (Stadie et al., 2018; for K > 1 Al-Shedivat et al., 2018). The sums are over all that was sampled in step k, and θ_k
-    depends on φ. The inner steps take the log-likelihood, h = log: the likelihood ratio would count a part of the
-    credit, that of the same step, twice.
+    depends on φ. The Hessian of the likelihood ratio, ∇² log π A + ∇log π ∇log πᵀ A, has a part of the credit in its
+    second term: that of a_t for what it does to the inner step by its own A_t. The inner steps take it with the weight
+    1 − c, h(r) = (1 − c) r + c (1 + log r), so that it counts once whatever c is.
 
     :param actor: policy as a function of stacked parameters
     :param supports: data of each inner step
@@ -147,19 +153,21 @@ def emaml_meta_gradient(
     :param adapted_params: θ_K, same shapes
     :param query: data of π_θK
     :param credit: (n_tasks,), J(θ_K) less a baseline that does not depend on the task's own support data
+    :param credit_coef: c ≥ 0; 1 is unbiased, 0 leaves MAML
     :param inner_lr: α > 0
     :return: mean over tasks, and reports
     """
+    surrogate = between_linear_and_log(credit_coef)
 
     def per_task(tasks: slice) -> Params:
         cotangent = policy_gradient(actor, take_batch(query, tasks), take_params(adapted_params, tasks))
         phi = require_grad(take_params(meta_params, tasks))
-        path = gradient_path(actor, _take_batches(supports, tasks), phi, inner_lr, "log")
+        path = gradient_path(actor, _take_batches(supports, tasks), phi, inner_lr, surrogate)
         scores = [
             (step.weights * actor(theta, step.observations).log_prob(step.actions)).sum(-1)
             for theta, step in zip(path[:-1], _take_batches(steps, tasks), strict=True)
         ]
-        score = (credit[tasks] * th.stack(scores).sum(0)).sum()
+        score = credit_coef * (credit[tasks] * th.stack(scores).sum(0)).sum()
         inner = th.stack([(path[-1][name] * value.detach()).sum() for name, value in cotangent.items()]).sum()
         return grad(inner + score, phi)
 

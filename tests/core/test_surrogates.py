@@ -3,7 +3,13 @@
 import pytest
 import torch as th
 
-from sb3_bomrl.core.surrogates import POLICY_GRADIENT_SURROGATES, get_surrogate, likelihood_ratio, slopes
+from sb3_bomrl.core.surrogates import (
+    POLICY_GRADIENT_SURROGATES,
+    between_linear_and_log,
+    get_surrogate,
+    likelihood_ratio,
+    slopes,
+)
 from sb3_bomrl.core.surrogates import SURROGATES as OFFERED
 
 SURROGATES = sorted({*OFFERED, *POLICY_GRADIENT_SURROGATES})
@@ -79,6 +85,15 @@ def test_unknown_surrogate():
         ValueError, match=r"surrogate must be one of \('linear', 'sigmoid', 'clip', 'log'\), got 'relu'"
     ):
         get_surrogate("relu")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_between_linear_and_log_the_curvature_is_the_share(share):
+    ratio = th.tensor([0.4, 1.0, 2.0], dtype=th.float64)
+    h = between_linear_and_log(share)
+    assert th.allclose(h(ratio, ratio), (1 - share) * ratio + share * (1 + ratio.log()), rtol=1e-14)
+    first, second = slopes(h, ratio, ratio)
+    assert (float(first[1]), float(second[1])) == pytest.approx((1.0, -share))
 
 
 def test_the_likelihood_ratio_is_the_quotient_and_stays_finite_far_away():

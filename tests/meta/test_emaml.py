@@ -103,7 +103,9 @@ def query_batch(actor, logits: th.Tensor, scale: th.Tensor) -> Batch:
     return Batch(actor.preprocess(states), actions, log_probs, scale[:, None] * values, weights)
 
 
-def estimate(make_table, collections: list[Data], scale: th.Tensor, credit: th.Tensor | None) -> th.Tensor:
+def estimate(
+    make_table, collections: list[Data], scale: th.Tensor, credit: th.Tensor | None, credit_coef: float = 1.0
+) -> th.Tensor:
     """By the package: mean over the data sets of ``scale`` times each one's gradient; without credit MAML's."""
     actor = make_table(2, 2)
     path = [x.detach() for x in chain(collections, PHI)[1]]
@@ -113,8 +115,10 @@ def estimate(make_table, collections: list[Data], scale: th.Tensor, credit: th.T
     th.testing.assert_close(got[TABLE].detach(), adapted[TABLE])
     query = query_batch(actor, path[-1], scale)
     if credit is None:
-        return maml_meta_gradient(actor, supports, phi, adapted, query, INNER_LR, "log").gradient[TABLE].T
-    return emaml_meta_gradient(actor, supports, steps, phi, adapted, query, scale * credit, INNER_LR).gradient[TABLE].T
+        return maml_meta_gradient(actor, supports, phi, adapted, query, INNER_LR).gradient[TABLE].T
+    credit = scale * credit
+    result = emaml_meta_gradient(actor, supports, steps, phi, adapted, query, credit, credit_coef, INNER_LR)
+    return result.gradient[TABLE].T
 
 
 def cosine(a: th.Tensor, b: th.Tensor) -> float:
@@ -132,6 +136,16 @@ def test_the_expectation_over_all_data_is_the_exact_gradient(make_table, collect
     # and without the credit it is another
     without = estimate(make_table, collections, scale, None)
     assert float((without - expected).norm()) > 0.05 * float(expected.norm())
+
+
+@pytest.mark.parametrize("credit_coef", [0.3, 2.5e-4])
+def test_less_credit_is_as_much_less_of_what_mamls_gradient_lacks(make_table, credit_coef):
+    exact = exact_gradient(ONE_STEP)
+    weight, path = chain(ONE_STEP, PHI)
+    scale, credit = len(weight) * weight, returns(path[-1])
+    maml = estimate(make_table, ONE_STEP, scale, None)
+    expected = maml + credit_coef * (exact - maml)
+    th.testing.assert_close(estimate(make_table, ONE_STEP, scale, credit, credit_coef), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("collections", [ONE_STEP, TWO_STEPS], ids=["one step", "two steps"])
