@@ -60,7 +60,7 @@ TRIES: dict[str, dict[str, list[dict[str, Any]]]] = {
         "bomrl-alg3": _tries("reg_coef", (0.01, 0.03, 0.1), FALLING),
         "maml": _tries("inner_lr", (2.0, 5.0, 10.0), KL),
         "fomaml": _tries("inner_lr", (2.0, 5.0, 10.0), KL),
-        "emaml": _tries("inner_lr", (0.1, 0.5, 2.0), KL),
+        "emaml": _tries("inner_lr", (2.0, 5.0, 10.0), KL),
         "promp": _tries("inner_lr", (0.3, 0.5, 1.0), RATE),
         "reptile": _tries("inner_lr", (0.5, 2.0, 5.0), INTERPOLATION),
         "rl2": _tries("rl2_learning_rate", (1e-4, 3e-4, 1e-3), EPOCHS),
