@@ -45,8 +45,9 @@ def test_bomrl_with_alg3_one_sgd_step_and_first_order_is_fomaml(tiny, outer):
     assert tiny.differ(run(tiny, MAML, inner_lr=0.5, n_inner_steps=1, **outer), fomaml)
 
 
-def test_emaml_without_credit_is_maml(tiny):
-    outer = {"outer_step": "adam", "learning_rate": 1e-2, "n_inner_steps": 1}
+@pytest.mark.parametrize("outer", OUTER_STEPS[1:])
+def test_emaml_without_credit_is_maml_without_line_search(tiny, outer):
+    outer = {**outer, "n_inner_steps": 1}
     maml = run(tiny, MAML, **outer)
     tiny.assert_equal(run(tiny, EMAML, credit_coef=0.0, **outer), maml)
     assert tiny.differ(run(tiny, EMAML, **outer), maml)

@@ -160,4 +160,4 @@ def test_a_step_that_moves_a_sharp_policy_far_is_taken(surrogate, advantage, mak
     assert (result.status == InnerStatus.MAX_STEPS).all()
     score = grad((data.weights * lower.policy(theta := require_grad(phi)).log_prob(data.actions)).sum(), theta)
     for name, value in result.params.items():
-        assert th.allclose(value, phi[name] + 1.0 * advantage * score[name], rtol=1e-4, atol=1e-5)
+        assert th.allclose(value, phi[name] + advantage * score[name], rtol=1e-4, atol=1e-5)
