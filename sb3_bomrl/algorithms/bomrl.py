@@ -43,8 +43,9 @@ class BOMRL(MetaAlgorithm):
         ``"TabularPolicy"`` with a KL distance and the linear surrogate also ``"closed_form"``, the exact solution
     :param inner_lr: step size of the inner solver, or a schedule; adapting after training uses its last value
     :param n_inner_steps: largest number of inner steps
-    :param inner_max_kl: a task's inner steps stop at this mean KL(π_φ ‖ π_θ), in nats; ``float("inf")`` for no limit,
-        also where a probability underflows to 0 and the KL is infinite
+    :param inner_max_kl: an inner step to a mean KL(π_φ ‖ π_θ) above this, in nats, is undone, and the task goes on with
+        half the step size; ``float("inf")`` for no limit, also where a probability underflows to 0 and the KL is
+        infinite
     :param inner_gradient_tolerance: a task's inner steps stop at this norm of ∇_θ F
     :param hypergradient: ``"implicit"`` (distance term), ``"implicit_sampling"`` (distance and sampling term, Eq. A6),
         ``"unrolled"`` (through the inner steps) or ``"first_order"``

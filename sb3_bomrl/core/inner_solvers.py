@@ -14,7 +14,12 @@ INNER_METHODS: tuple[str, ...] = ("adam", "sgd", "rmsprop", "natural_gradient")
 
 
 class InnerStatus(IntEnum):
-    """How the lower level ended for a task."""
+    """
+    How the lower level ended for a task.
+
+    ``KL_LIMIT``: a step would have left the KL limit and was halved, so that the last ones were shorter than
+    ``learning_rate`` says.
+    """
 
     MAX_STEPS = 0
     GRADIENT_TOLERANCE = 1
@@ -30,7 +35,8 @@ class InnerSolver(NamedTuple):
         one optimiser per task) or ``"natural_gradient"`` (steps −α F(θ)⁻¹∇F, F the Fisher matrix)
     :param learning_rate: step size α > 0
     :param n_steps: largest number of steps, at least 1
-    :param max_kl: a task stops at its last iterate with mean KL(π_φ ‖ π_θ) ≤ ``max_kl`` nats
+    :param max_kl: largest mean KL(π_φ ‖ π_θ) in nats; a step beyond it is undone, and the task goes on with half the
+        step size. Trying counts as one of ``n_steps``
     :param gradient_tolerance: a task stops where ‖∇_θ F‖ is at most this
     :param cg_max_steps: conjugate-gradient steps per natural-gradient step
     :param cg_damping: damping of the Fisher matrix in natural-gradient steps
@@ -66,20 +72,20 @@ Metric = Callable[[Params], th.Tensor]
 _State = tuple[th.Tensor, th.Tensor]
 
 
-def _sgd(g: th.Tensor, state: _State, step: int) -> tuple[th.Tensor, _State]:
+def _sgd(g: th.Tensor, state: _State, step: th.Tensor) -> tuple[th.Tensor, _State]:
     return g, state
 
 
-def _adam(g: th.Tensor, state: _State, step: int) -> tuple[th.Tensor, _State]:
+def _adam(g: th.Tensor, state: _State, step: th.Tensor) -> tuple[th.Tensor, _State]:
     """Adam (Kingma and Ba, 2015, Alg. 1), β = (0.9, 0.999), ε = 1e-8."""
     first = 0.9 * state[0] + 0.1 * g
     second = 0.999 * state[1] + 0.001 * g.square()
-    c1, c2 = 1 - 0.9**step, 1 - 0.999**step
+    c1, c2 = ((1 - beta ** step.double()).to(g.dtype)[:, None] for beta in (0.9, 0.999))
     # the square root of exactly 0 has no finite derivative, and the unrolled hypergradient takes it
     return (first / c1) / (_safe_sqrt(second / c2) + 1e-8), (first, second)
 
 
-def _rmsprop(g: th.Tensor, state: _State, step: int) -> tuple[th.Tensor, _State]:
+def _rmsprop(g: th.Tensor, state: _State, step: th.Tensor) -> tuple[th.Tensor, _State]:
     """RMSprop (Tieleman and Hinton, 2012), α = 0.99, ε = 1e-8."""
     second = 0.99 * state[1] + 0.01 * g.square()
     return g / (_safe_sqrt(second) + 1e-8), (state[0], second)
@@ -124,8 +130,8 @@ def solve_inner(
     r"""
     Minimise F(θ, φ) over θ for every task, Eq. (A2).
 
-    Tasks stop on their own: at a gradient norm, at a KL limit (with the last iterate inside it), or at a value that is
-    not finite (with the last finite iterate); the others go on.
+    Tasks stop on their own: at a gradient norm, or at a value that is not finite (with the last finite iterate); the
+    others go on. A step beyond the KL limit is undone and halved, with all later ones of its task.
 
     :param objective: θ, each of shape (n_tasks, \*shape) -> :class:`InnerValue`
     :param init_params: first iterate, usually φ, each of shape (n_tasks, \*shape)
@@ -148,21 +154,26 @@ def solve_inner(
         pieces = unflatten(vector, init_params)
         return pieces if differentiable else require_grad(pieces)
 
-    previous, state = theta, (th.zeros_like(theta), th.zeros_like(theta))
+    state = (th.zeros_like(theta), th.zeros_like(theta))
     status = th.zeros(len(theta), dtype=th.long, device=theta.device)
-    n_steps = th.zeros_like(status)
+    n_steps, scale = th.zeros_like(status), th.ones_like(theta[:, 0])
+    last: tuple[th.Tensor, ...] = ()  # iterate, gradient and optimiser state before the last step
 
     for step in range(1, solver.n_steps + 2):
         value, gradient, norm = _evaluate(objective, params, differentiable)
         active = status == InnerStatus.MAX_STEPS
         bad = active & ~(value.objective.isfinite() & norm.isfinite())
         too_far = active & ~bad & ~(value.kl <= solver.max_kl)  # nan is too far as well
-        status[active & (norm <= solver.gradient_tolerance)] = InnerStatus.GRADIENT_TOLERANCE
-        status[too_far] = InnerStatus.KL_LIMIT
+        status[active & ~too_far & (norm <= solver.gradient_tolerance)] = InnerStatus.GRADIENT_TOLERANCE
         status[bad] = InnerStatus.NON_FINITE
-        undo = (too_far | bad) & (n_steps > 0)
-        if undo.any():
-            theta, n_steps = th.where(undo[:, None], previous, theta), n_steps - undo.long()
+        undo = too_far | bad
+        if last and undo.any():
+            theta, gradient, *moments = (
+                th.where(undo[:, None], old, new) for old, new in zip(last, (theta, gradient, *state), strict=True)
+            )
+            state, n_steps, scale = (moments[0], moments[1]), n_steps - undo.long(), th.where(too_far, scale / 2, scale)
+        elif undo.any():
+            status[too_far] = InnerStatus.KL_LIMIT
         active = status == InnerStatus.MAX_STEPS
         done = step > solver.n_steps or not active.any()
         # mid-way only after a nan, which differentiating through the steps would multiply by zero, and get nan
@@ -171,17 +182,18 @@ def solve_inner(
             value, gradient, norm = _evaluate(objective, params, differentiable)
         if done:
             break
+        last = (theta, gradient, *state)
         if solver.method == "natural_gradient":
             assert metric is not None
-            g = unflatten(gradient, init_params)
-            update = flatten(natural_gradient(g, params, metric, solver.cg_max_steps, solver.cg_damping))
+            g, at = unflatten(gradient, init_params), unflatten(theta, init_params)
+            update = flatten(natural_gradient(g, at, metric, solver.cg_max_steps, solver.cg_damping))
         else:
-            update, state = _UPDATES[solver.method](gradient, state, step)
-        previous = theta
-        theta = th.where(active[:, None], theta - solver.learning_rate * update, theta)
+            update, state = _UPDATES[solver.method](gradient, state, n_steps + 1)
+        theta = th.where(active[:, None], theta - solver.learning_rate * scale[:, None] * update, theta)
         params = split(theta)
         n_steps = n_steps + active
 
+    status[(status == InnerStatus.MAX_STEPS) & (scale < 1)] = InnerStatus.KL_LIMIT
     params = params if differentiable else {name: value.detach() for name, value in params.items()}
     return Adaptation(
         params, n_steps, value.objective.detach(), value.distance.detach(), value.kl.detach(), norm, status

@@ -1,5 +1,7 @@
 """The many-step solver against torch.optim, Newton's method, finite differences, and its own limits."""
 
+import copy
+
 import pytest
 import torch as th
 
@@ -105,40 +107,78 @@ def test_one_natural_gradient_step_on_a_quadratic_is_newtons():
     assert th.allclose(flatten(half.params), 0.5 * (flatten(start()) + draw(6, N_TASKS, 8)), atol=1e-8)
 
 
-def path(method: str, task: int, n_steps: int) -> list[Params]:
-    """The first iterates of one task, without limits."""
-    solve = lambda n: solve_inner(regression, start(), free(method=method, learning_rate=0.05, n_steps=n)).params  # noqa: E731
-    first = {k: v[task] for k, v in start().items()}
-    return [first] + [{k: v[task] for k, v in solve(n).items()} for n in range(1, n_steps + 1)]
+def with_halved_steps(method: str, task: int, n_tries: int, limit: float) -> tuple[Params, int, float]:
+    """One task by torch's optimiser, which goes back to before a step beyond the limit and halves its rate."""
+    own = slice(task, task + 1)
+    leaves = {k: v[own].clone().requires_grad_() for k, v in start().items()}
+    optimiser, n_steps = OPTIMISERS[method](list(leaves.values()), lr=0.05), 0
+    for _ in range(n_tries):
+        before = {k: v.detach().clone() for k, v in leaves.items()}, copy.deepcopy(optimiser.state_dict())
+        optimiser.zero_grad()
+        regression(leaves, own).objective.sum().backward()
+        optimiser.step()
+        n_steps += 1
+        if regression(leaves, own).kl > limit:
+            for name, leaf in leaves.items():
+                leaf.data.copy_(before[0][name])
+            optimiser.load_state_dict(before[1])
+            optimiser.param_groups[0]["lr"] /= 2
+            n_steps -= 1
+    return leaves, n_steps, optimiser.param_groups[0]["lr"] / 0.05
 
 
 @pytest.mark.parametrize("method", list(OPTIMISERS))
-def test_a_task_stops_at_its_last_iterate_within_the_kl_limit(method):
-    far = solve_inner(regression, start(), free(method=method, learning_rate=0.05, n_steps=25)).kl
+def test_a_step_beyond_the_kl_limit_is_undone_and_halved(method):
+    n_tries = 25
+    far = solve_inner(regression, start(), free(method=method, learning_rate=0.05, n_steps=n_tries)).kl
     limit = float(far.sort().values[:2].mean())  # the nearest task never leaves
-    got = solve_inner(regression, start(), free(method=method, learning_rate=0.05, n_steps=25, max_kl=limit))
+    got = solve_inner(regression, start(), free(method=method, learning_rate=0.05, n_steps=n_tries, max_kl=limit))
     assert (got.kl <= limit).all()
-    stopped = got.status == InnerStatus.KL_LIMIT
-    assert stopped.sum() == 2
-    assert (got.status[~stopped] == InnerStatus.MAX_STEPS).all()
-    assert len(set(got.n_steps.tolist())) > 1
+    halved = []
     for task in range(N_TASKS):
-        n = int(got.n_steps[task])
-        iterates = path(method, task, min(n + 1, 25))
-        for name, value in iterates[n].items():
-            assert th.allclose(got.params[name][task], value, rtol=1e-9)
-        if stopped[task]:
-            distances = sum((v - start()[k][task]).square().sum() for k, v in iterates[n + 1].items())
-            assert 0.5 * distances > limit
+        params, n_steps, scale = with_halved_steps(method, task, n_tries, limit)
+        halved.append(scale < 1)
+        assert got.n_steps[task] == n_steps
+        for name, value in params.items():
+            assert th.allclose(got.params[name][task], value[0], rtol=1e-9)
+    assert (got.status == InnerStatus.KL_LIMIT).tolist() == halved
+    assert sum(halved) == 2
+    assert (got.status[~th.tensor(halved)] == InnerStatus.MAX_STEPS).all()
+    assert got.n_steps.min() < n_tries - 1  # more than the last step of some task
 
 
-def test_all_tasks_may_stop_at_the_first_step():
-    got = solve_inner(regression, start(), InnerSolver(learning_rate=0.1, max_kl=1e-9))
+def test_a_natural_gradient_step_beyond_the_kl_limit_is_halved():
+    """On a quadratic, a step is Newton's times the step size: the first try goes all the way, the second half of it."""
+    gap = draw(6, N_TASKS, 8) - flatten(start())
+
+    def objective(theta: Params) -> InnerValue:
+        moved = (flatten(theta) - flatten(start())).detach().norm(dim=1) / gap.norm(dim=1)
+        return quadratic(theta)._replace(kl=moved)
+
+    solver = InnerSolver("natural_gradient", 1.0, 3, max_kl=0.8, cg_max_steps=60)
+    got = solve_inner(objective, start(), solver, quadratic_metric)
+    assert th.allclose(flatten(got.params), flatten(start()) + 0.75 * gap, atol=1e-8)
+    assert got.n_steps.tolist() == [2] * N_TASKS
+    assert got.status.tolist() == [InnerStatus.KL_LIMIT] * N_TASKS
+
+
+def test_all_tasks_may_stay_where_they_start():
+    got = solve_inner(regression, start(), InnerSolver(learning_rate=0.1, n_steps=3, max_kl=1e-9))
     assert got.status.tolist() == [InnerStatus.KL_LIMIT] * N_TASKS
     assert got.n_steps.tolist() == [0] * N_TASKS
     assert all(th.equal(got.params[k], v) for k, v in start().items())
     assert th.allclose(got.objective, regression(start()).objective)
     assert (got.kl == 0).all()
+
+
+def test_a_task_that_starts_beyond_the_kl_limit_stays_there():
+    def objective(params: Params) -> InnerValue:
+        return regression(params)._replace(kl=th.tensor([0.0, 2.0, 0.0], dtype=th.float64))
+
+    got = solve_inner(objective, start(), InnerSolver(n_steps=5, max_kl=1.0))
+    assert got.status.tolist() == [InnerStatus.MAX_STEPS, InnerStatus.KL_LIMIT, InnerStatus.MAX_STEPS]
+    assert got.n_steps.tolist() == [5, 0, 5]
+    assert th.equal(flatten(got.params)[1], flatten(start())[1])
 
 
 def test_a_task_stops_when_its_gradient_is_small():
