@@ -7,10 +7,11 @@ import torch as th
 
 import benchmarks.locomotion
 from benchmarks.locomotion import figures
-from benchmarks.locomotion.methods import FAMILIES, METHODS
+from benchmarks.locomotion.methods import FAMILIES, METHODS, TRAINED
 from benchmarks.locomotion.policies import prune
 from benchmarks.locomotion.report import group_runs, improvement_table, markdown_table
 from benchmarks.locomotion.runs import CHECKPOINTS, POLICIES, Place, run
+from benchmarks.locomotion.speed import measure
 from benchmarks.provenance import FIGURES, RESULTS, commit, write_text
 
 
@@ -37,11 +38,15 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--results", type=Path, default=RESULTS / "locomotion")
         command.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
         command.add_argument("--keep-policy", action="store_true", help="save the policy into benchmarks/policies")
+    speed = commands.add_parser("speed", help="seconds of training per environment step, methods taking turns")
+    speed.add_argument("--env", choices=tuple(FAMILIES), required=True)
+    speed.add_argument("--methods", choices=TRAINED, nargs="+", default=list(TRAINED))
+    speed.add_argument("--threads", type=int, default=1, help="of torch and of the physics")
     commands.add_parser("table", help="what the results say, in Markdown")
     commands.add_parser("improvement", help="how probably one method beats another, in Markdown")
     commands.add_parser("prune", help="of the kept policies leave those of the best seeds")
     draws = commands.add_parser("figures", help="draw them, and write the tables, into the documentation's folder")
-    for name in ("table", "improvement", "prune", "figures"):
+    for name in ("speed", "table", "improvement", "prune", "figures"):
         commands.choices[name].add_argument("--results", type=Path, default=RESULTS / "locomotion")
     draws.add_argument("--output", type=Path, default=FIGURES)
     return result
@@ -51,7 +56,7 @@ def draw(results: Path, output: Path) -> None:
     """Every figure and table, of both kinds of policy."""
     for kind in ("deterministic", "stochastic"):
         print(figures.figure_2(results, output / f"locomotion_figure2_{kind}.png", kind))
-        for against in ("env_steps", "train_seconds"):
+        for against in ("env_steps", "seconds") if any(results.glob("*/speed.json")) else ("env_steps",):
             print(figures.figure_5(results, output / f"locomotion_figure5_{against}_{kind}.png", against, kind))
         print(figures.profiles(results, output / f"locomotion_profiles_{kind}.png", kind))
     tables = {"table": markdown_table(results)}
@@ -80,6 +85,12 @@ def main() -> None:
         return
     commit()
     th.set_num_threads(args.threads)
+    if args.command == "speed":
+        command = f"python -m benchmarks.locomotion speed --env {args.env} --methods {' '.join(args.methods)}"
+        print(
+            measure(args.methods, args.env, args.results, f"{command} --threads {args.threads}", n_threads=args.threads)
+        )
+        return
     place = Place(args.results, args.checkpoints, policies=POLICIES if args.keep_policy else None)
     methods, seeds = ([args.method], [args.seed]) if args.command == "train" else (args.methods, args.seeds)
     for seed in seeds:

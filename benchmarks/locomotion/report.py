@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import mannwhitneyu, trim_mean
 
+from benchmarks.locomotion.methods import METHODS
+
 N_BOOTSTRAP = 2_000
 
 
@@ -124,6 +126,38 @@ def group_runs(root: Path) -> dict[tuple[str, str, int], list[dict[str, Any]]]:
     return groups
 
 
+def speed_path(root: Path, family: str) -> Path:
+    """
+    :return: the file of a family's measurements
+    """
+    return root / family / "speed.json"
+
+
+def seconds_per_step(root: Path, family: str) -> dict[str, float]:
+    """
+    :param root: folder of the results
+    :param family: a key of :data:`~benchmarks.locomotion.methods.FAMILIES`
+    :return: method -> median seconds per environment step of training; nothing for what was not measured
+    """
+    path = speed_path(root, family)
+    if not path.exists():
+        return {}
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return {row["method"]: float(np.median(row["seconds"])) / row["env_steps"] for row in rows}
+
+
+def run_speed(root: Path, run: dict[str, Any]) -> float | None:
+    """
+    :param root: folder of the results
+    :param run: of which the settings are the configuration file's
+    :return: seconds of training per environment step, 0 for what does not train, ``None`` where it was not measured
+    """
+    speeds = seconds_per_step(root, run["env"].removeprefix("bomrl/").removesuffix("-v0"))
+    if speeds and METHODS[run["method"]].kind == "untrained":
+        return 0.0
+    return speeds.get(run["method"])
+
+
 def markdown_table(root: Path) -> str:
     """
     :param root: folder of the results
@@ -135,12 +169,13 @@ def markdown_table(root: Path) -> str:
     ]
     for (env, method, _), runs in group_runs(root).items():
         steps = int(np.median([run["rows"][-1]["env_steps"] for run in runs]))
-        seconds = float(np.median([run["rows"][-1]["train_seconds"] for run in runs]))
+        speed = run_speed(root, runs[0])
+        seconds = "–" if speed is None else f"{speed * steps:.0f}"
         for kind in ("deterministic", "stochastic"):
             scores = final_scores(runs, kind)
             cells = [_cell(estimate(scores[:, k])) for k in range(scores.shape[1])]
             cells += ["–"] * (4 - len(cells))
-            first = f"| {env} | {method} | {steps:,} | {len(runs)} | {seconds:.0f} | {kind} | "
+            first = f"| {env} | {method} | {steps:,} | {len(runs)} | {seconds} | {kind} | "
             lines.append(first + " | ".join(cells) + " |")
     return "\n".join(lines)
 

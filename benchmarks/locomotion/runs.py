@@ -108,7 +108,7 @@ def run(
             return path
         rows = _rows_so_far(path, head)
         if not (rows and rows[-1]["is_final"]):
-            learner = _make_learner(method, family, settings, seed, timesteps, folder, n_threads)
+            learner = make_learner(method, family, settings, seed, timesteps, folder, n_threads)
             # what is past the checkpoint is done again, to the same numbers where the method is exact
             rows = [row for row in rows if row["iteration"] <= learner.n_done]
             for row in _new_rows(learner, rows, protocol, family):
@@ -134,7 +134,7 @@ def _alone(folder: Path) -> Iterator[bool]:
             yield True
 
 
-def _make_learner(
+def make_learner(
     method: str,
     family: str,
     settings: dict[str, Any],
@@ -143,6 +143,18 @@ def _make_learner(
     folder: Path,
     n_threads: int,
 ) -> Learner:
+    """
+    What trains a method, as it was left in a folder, or new.
+
+    :param method: a key of :data:`~benchmarks.locomotion.methods.METHODS`
+    :param family: a key of :data:`~benchmarks.locomotion.methods.FAMILIES`
+    :param settings: of the method
+    :param seed: of everything
+    :param timesteps: environment steps of training
+    :param folder: of its checkpoints
+    :param n_threads: physics threads
+    :return: the learner
+    """
     if METHODS[method].kind in ("meta", "untrained"):
         return MetaLearner(method, family, settings, seed, timesteps, folder, n_threads)
     from benchmarks.locomotion.plain import PlainLearner  # needs sb3-contrib

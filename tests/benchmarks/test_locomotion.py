@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.locomotion import methods, plain, runs, scoring
+from benchmarks.locomotion import methods, plain, report, runs, scoring, speed
 from benchmarks.locomotion.iteration_log import IterationLog
 from benchmarks.locomotion.learners import MetaLearner, evaluation_points
 from benchmarks.locomotion.methods import FAMILIES, METHODS, make_model, plain_settings, settings_of
@@ -253,3 +253,23 @@ def test_overrides_reach_the_model():
     model = make_model("bomrl-alg2", env, settings, 3)
     assert (model.distance, model.reg_coef, model.seed, model.policy.log_std[0]) == ("kl_task_meta", 0.7, 3, -0.5)
     assert all(type(method.algorithm) is str and method.algorithm in REGISTRY for method in METHODS.values())
+
+
+def test_speed_is_measured_in_turns(tmp_path, capsys, small_plain):
+    overrides = {name: value for name, value in TINY.items() if name != "n_inner_steps"}
+    names = ["bomrl-alg1", "maml", "multitask-trpo"]
+    path = speed.measure(names, "Navigation2D", tmp_path, "test", n_rounds=2, overrides=overrides)
+    content = json.loads(path.read_text())
+    assert [row["method"] for row in content["rows"]] == names
+    assert all(len(row["seconds"]) == 2 and min(row["seconds"]) > 0 for row in content["rows"])
+    assert [row["env_steps"] for row in content["rows"]] == [ITERATION, ITERATION, 80]
+    shown = [line.split(",")[0].split()[1] for line in capsys.readouterr().out.splitlines()]
+    assert shown == 3 * names
+    speeds = report.seconds_per_step(tmp_path, "Navigation2D")
+    assert speeds["maml"] == pytest.approx(np.median(content["rows"][1]["seconds"]) / ITERATION)
+    assert report.seconds_per_step(tmp_path, "AntDir") == {}
+
+
+def test_speed_of_what_does_not_train(tmp_path):
+    with pytest.raises(ValueError, match="methods must be some that train, got random-init"):
+        speed.measure(["maml", "random-init"], "Navigation2D", tmp_path, "test")

@@ -16,7 +16,7 @@ N_TASKS = 4
 
 def row(scores, iteration, is_final, **more):
     values = np.round(scores, 2).tolist()
-    head = {"iteration": iteration, "env_steps": 1_000 * iteration, "train_seconds": 2.0 * iteration}
+    head = {"iteration": iteration, "env_steps": 1_000 * iteration}
     return {**head, "is_final": is_final, "deterministic": values, "stochastic": values, **more}
 
 
@@ -41,6 +41,8 @@ def results(tmp_path):
         "oracle": [write_run(tmp_path, "oracle", 0, rng, n_scores=1)],
     }
     write_run(tmp_path, "maml", 2, rng, is_complete=False)
+    rows = [{"method": "maml", "env_steps": 500, "seconds": [1.0, 9.0, 0.5]}]
+    (tmp_path / "HalfCheetahVel" / "speed.json").write_text(json.dumps({"rows": rows}))
     return tmp_path, runs
 
 
@@ -68,11 +70,11 @@ def test_profiles_and_the_probability_of_improvement_by_hand():
 
 
 def test_nothing_to_draw_is_said(tmp_path):
-    with pytest.raises(ValueError, match=r"results must have a finished run, found none in"):
+    with pytest.raises(ValueError, match=r"results must have a finished run to draw figure.png, found none"):
         figures.figure_2(tmp_path, tmp_path / "figure.png")
     with pytest.raises(ValueError, match=r"results must have a finished run on Navigation2D, found none in"):
         figures.paths(tmp_path, tmp_path / "figure.png")
-    with pytest.raises(ValueError, match=r"against must be one of env_steps, train_seconds, got 'epochs'"):
+    with pytest.raises(ValueError, match=r"against must be one of env_steps, seconds, got 'epochs'"):
         figures.figure_5(tmp_path, tmp_path / "figure.png", "epochs")
 
 
@@ -85,7 +87,9 @@ def test_the_table_has_every_group_and_no_unfinished_run(results):
     scores = np.array([run["rows"][-1]["deterministic"][3] for run in runs["maml"]])
     value = stats.trim_mean(scores, 0.25, axis=None)
     assert line.rstrip(" |").split(" | ")[-1].startswith(f"{value:.1f} (")
+    assert next(line for line in lines if "| random-init |" in line).split(" | ")[4] == "0"
     oracle = next(line for line in lines if "| oracle |" in line)
+    assert oracle.split(" | ")[4] == "–"
     assert oracle.endswith("| – | – | – |")
 
 
@@ -121,9 +125,9 @@ def test_the_figures_contain_the_data(results, monkeypatch):
     assert lines["maml (2 seeds)"].get_ydata() == pytest.approx(expected)
     level = stats.trim_mean(runs["oracle"][0]["rows"][-1]["deterministic"][0], 0.25)
     assert list(lines["oracle (1 seed)"].get_ydata()) == pytest.approx([level, level])
-    for against, factor in (("env_steps", 1_000), ("train_seconds", 2)):
+    for against, factor in (("env_steps", 1_000), ("seconds", 2)):
         lines = lines_of(drawn[f"locomotion_figure5_{against}_stochastic.png"])
-        assert set(lines) == labels
+        assert set(lines) == (labels if against == "env_steps" else labels - {"oracle (1 seed)"})  # was not measured
         assert lines["maml (2 seeds)"].get_xdata().tolist() == [0, factor, 2 * factor]
         scores = np.array([[row["stochastic"][1] for row in run["rows"][:-1]] for run in runs["maml"]])
         expected = [stats.trim_mean(scores[:, i], 0.25, axis=None) for i in range(3)]
@@ -148,6 +152,17 @@ def test_paths_are_drawn_before_and_after(results, monkeypatch):
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["before adaptation", "after 3 adaptations", "asked for"]
     assert len(drawn["locomotion_figure2_stochastic.png"].axes) == 2
+    assert len(drawn["locomotion_figure5_seconds_stochastic.png"].axes) == 1  # speed is known of one family
+
+
+def test_figures_without_measured_speed(results, monkeypatch):
+    root, _ = results
+    (root / "HalfCheetahVel" / "speed.json").unlink()
+    drawn = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(path.name))
+    draw(root, root)
+    assert len(drawn) == 6
+    assert not any("seconds" in name for name in drawn)
 
 
 def test_tables_of_the_documentation_are_those_of_the_results():
