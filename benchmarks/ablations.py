@@ -94,6 +94,9 @@ def figure(results: Path, path: Path, kind: str = "stochastic") -> Path:
     for line, (env, timesteps) in zip(axes, families, strict=True):
         for ax, setting in zip(line, VALUES, strict=True):
             runs = {value: groups.get((env, f"{setting}={value}", timesteps), []) for value in VALUES[setting]}
+            if not any(runs.values()):  # was not run on this family
+                ax.set_axis_off()
+                continue
             _draw(ax, {str(value): found for value, found in runs.items() if found}, kind)
             ax.set_title(f"{env}, {timesteps:,} steps", fontsize=9)
             ax.set_xlabel(TITLES[setting])
@@ -115,8 +118,7 @@ def _draw(ax: Axes, runs: dict[str, list[dict[str, Any]]], kind: str) -> None:
         ax.errorbar(places, value, [value - low, high - value], color=colour, marker="o", capsize=3, label=label)
     ax.set_xticks(range(len(scores)), [f"{name}\n({seeds(len(s))})" for name, s in scores.items()], fontsize=7)
     ax.grid(alpha=0.3)
-    if scores:
-        ax.legend(frameon=False, fontsize=7)
+    ax.legend(frameon=False, fontsize=7)
 
 
 def table(results: Path) -> str:

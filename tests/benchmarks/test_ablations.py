@@ -75,6 +75,7 @@ def test_the_figure_contains_the_data(tmp_path, monkeypatch):
     ablations.figure(tmp_path, tmp_path / "figure.png", "deterministic")
     ax, *others = drawn[0].axes
     assert len(others) == 3
+    assert not any(other.axison for other in others)  # nothing was run there
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1\n(2 seeds)", "20\n(2 seeds)"]
     for container, k in zip(ax.containers, (0, 1, 3), strict=True):
         expected = [stats.trim_mean(np.array(scores[value])[:, k], 0.25, axis=None) for value in (1, 20)]
