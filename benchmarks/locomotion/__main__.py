@@ -9,7 +9,7 @@ import benchmarks.locomotion
 from benchmarks.locomotion import figures
 from benchmarks.locomotion.methods import FAMILIES, METHODS, TRAINED
 from benchmarks.locomotion.policies import prune
-from benchmarks.locomotion.report import group_runs, improvement_table, markdown_table
+from benchmarks.locomotion.report import group_runs, improvement_table, markdown_table, run_speed
 from benchmarks.locomotion.runs import CHECKPOINTS, POLICIES, Place, run
 from benchmarks.locomotion.speed import measure
 from benchmarks.provenance import FIGURES, RESULTS, commit, write_text
@@ -54,9 +54,11 @@ def parser() -> argparse.ArgumentParser:
 
 def draw(results: Path, output: Path) -> None:
     """Every figure and table, of both kinds of policy."""
+    groups = group_runs(results).values()
+    has_speed = any(run_speed(results, runs[0]) is not None for runs in groups)
     for kind in ("deterministic", "stochastic"):
         print(figures.figure_2(results, output / f"locomotion_figure2_{kind}.png", kind))
-        for against in ("env_steps", "seconds") if any(results.glob("*/speed.json")) else ("env_steps",):
+        for against in ("env_steps", "seconds") if has_speed else ("env_steps",):
             print(figures.figure_5(results, output / f"locomotion_figure5_{against}_{kind}.png", against, kind))
         print(figures.profiles(results, output / f"locomotion_profiles_{kind}.png", kind))
     tables = {"table": markdown_table(results)}
@@ -64,7 +66,7 @@ def draw(results: Path, output: Path) -> None:
         tables[f"improvement_{kind}"] = improvement_table(results, kind)
     for name, text in tables.items():
         print(write_text(output / f"locomotion_{name}.md", text))
-    if any("paths" in run["rows"][-1] for runs in group_runs(results).values() for run in runs):
+    if any("paths" in run["rows"][-1] for runs in groups for run in runs):
         print(figures.paths(results, output / "locomotion_paths.png"))
 
 
@@ -87,9 +89,8 @@ def main() -> None:
     th.set_num_threads(args.threads)
     if args.command == "speed":
         command = f"python -m benchmarks.locomotion speed --env {args.env} --methods {' '.join(args.methods)}"
-        print(
-            measure(args.methods, args.env, args.results, f"{command} --threads {args.threads}", n_threads=args.threads)
-        )
+        command += f" --threads {args.threads}"
+        print(measure(args.methods, args.env, args.results, command, n_threads=args.threads))
         return
     place = Place(args.results, args.checkpoints, policies=POLICIES if args.keep_policy else None)
     methods, seeds = ([args.method], [args.seed]) if args.command == "train" else (args.methods, args.seeds)

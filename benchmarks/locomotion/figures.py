@@ -1,6 +1,6 @@
 """Figures of a comparison, from the result files alone: nothing is rescaled, shifted or smoothed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,6 @@ COLOURS = (
 """Of the methods, in their order."""
 
 Runs = Sequence[dict[str, Any]]
-Groups = Mapping[tuple[str, str, int], Runs]
-"""Environment, label of the method and environment steps asked for -> the finished runs."""
 
 
 def figure_2(root: Path, path: Path, kind: str = "stochastic") -> Path:
@@ -53,7 +51,7 @@ def figure_2(root: Path, path: Path, kind: str = "stochastic") -> Path:
         _band(ax, np.arange(scores.shape[1]), [estimate(scores[:, k]) for k in range(scores.shape[1])], label, colour)
         ax.set_xticks(np.arange(scores.shape[1]))
 
-    return _panels(group_runs(root), path, draw, "adaptations", f"return, {kind} policy")
+    return _panels(root, path, draw, "adaptations", f"return, {kind} policy")
 
 
 def figure_5(root: Path, path: Path, against: str = "env_steps", kind: str = "stochastic") -> Path:
@@ -71,21 +69,21 @@ def figure_5(root: Path, path: Path, against: str = "env_steps", kind: str = "st
     labels = {"env_steps": "environment steps", "seconds": "seconds of training"}
     if against not in labels:
         raise ValueError(f"against must be one of {', '.join(labels)}, got {against!r}")
-    groups = group_runs(root)
-    scales = {key: 1.0 if against == "env_steps" else run_speed(root, runs[0]) for key, runs in groups.items()}
+
+    def scale(runs: Runs) -> float | None:
+        return 1.0 if against == "env_steps" else run_speed(root, runs[0])
 
     def draw(ax: Axes, runs: Runs, label: str, colour: str) -> None:
         rows = list(zip(*(training_rows(run) for run in runs), strict=True))
-        scale = scales[runs[0]["env"], runs[0]["label"], runs[0]["timesteps"]]
-        x = np.array([np.mean([row["env_steps"] for row in same]) for same in rows]) * scale
+        x = np.array([np.mean([row["env_steps"] for row in same]) for same in rows]) * scale(runs)
         estimates = [estimate(np.array([after_one(row[kind]) for row in same])) for same in rows]
         if len(rows) == 1:  # not trained: its level is the same everywhere
             ax.axhline(estimates[0].value, color=colour, linestyle=":", label=label)
         else:
             _band(ax, x, estimates, label, colour)
 
-    known = {key: runs for key, runs in groups.items() if scales[key] is not None}
-    return _panels(known, path, draw, labels[against], f"return after one adaptation, {kind} policy")
+    ylabel = f"return after one adaptation, {kind} policy"
+    return _panels(root, path, draw, labels[against], ylabel, lambda runs: scale(runs) is not None)
 
 
 def profiles(root: Path, path: Path, kind: str = "stochastic") -> Path:
@@ -101,9 +99,7 @@ def profiles(root: Path, path: Path, kind: str = "stochastic") -> Path:
     def draw(ax: Axes, runs: Runs, label: str, colour: str) -> None:
         ax.step(*performance_profile(final_after_one(runs, kind)), where="pre", label=label, color=colour)
 
-    return _panels(
-        group_runs(root), path, draw, f"return after one adaptation, {kind} policy", "share of tasks × seeds above it"
-    )
+    return _panels(root, path, draw, f"return after one adaptation, {kind} policy", "share of tasks × seeds above it")
 
 
 def paths(root: Path, path: Path) -> Path:
@@ -143,9 +139,17 @@ def _order(label: str) -> tuple[int, str]:
     return (list(METHODS).index(label) if label in METHODS else len(METHODS), label)
 
 
-def _panels(groups: Groups, path: Path, draw: Callable[[Axes, Runs, str, str], None], xlabel: str, ylabel: str) -> Path:
+def _panels(
+    root: Path,
+    path: Path,
+    draw: Callable[[Axes, Runs, str, str], None],
+    xlabel: str,
+    ylabel: str,
+    is_shown: Callable[[Runs], bool] = bool,
+) -> Path:
+    groups = {key: runs for key, runs in group_runs(root).items() if is_shown(runs)}
     if not groups:
-        raise ValueError(f"results must have a finished run to draw {path.name}, found none")
+        raise ValueError(f"results must have a finished run, found none in {root}")
     families = sorted({(env, timesteps) for env, _, timesteps in groups})
     methods = sorted({method for _, method, _ in groups}, key=_order)
     figure = Figure(figsize=(5.5 * len(families), 4.2), layout="constrained")

@@ -88,6 +88,14 @@ def env_id(family: str) -> str:
     return f"bomrl/{family}-v0"
 
 
+def family_of(environment: str) -> str:
+    """
+    :param environment: from :func:`env_id`
+    :return: name of the task family
+    """
+    return environment.removeprefix("bomrl/").removesuffix("-v0")
+
+
 def settings_of(method: str, family: str) -> dict[str, Any]:
     """
     Settings of a method on a family: its configuration file's, the method's overrides.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.locomotion.methods import METHODS, settings_of
+from benchmarks.locomotion.methods import METHODS, family_of, settings_of
 from benchmarks.locomotion.report import final_after_one, group_runs
 from benchmarks.locomotion.runs import POLICIES
 from benchmarks.locomotion.scoring import Plan, make_test_env, score_adaptation
@@ -83,7 +83,7 @@ def best_seeds(results: Path) -> dict[tuple[str, str], int]:
     best: dict[tuple[str, str], int] = {}
     for (env, label, _), runs in group_runs(results).items():
         scores = np.mean([final_after_one(runs, kind).mean(1) for kind in ("stochastic", "deterministic")], axis=0)
-        family = env.removeprefix("bomrl/").removesuffix("-v0")
+        family = family_of(env)
         best[family, label] = runs[int(scores.argmax())]["seed"]
     return best
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import mannwhitneyu, trim_mean
 
-from benchmarks.locomotion.methods import METHODS
+from benchmarks.locomotion.methods import METHODS, family_of
 
 N_BOOTSTRAP = 2_000
 
@@ -152,7 +152,7 @@ def run_speed(root: Path, run: dict[str, Any]) -> float | None:
     :param run: of which the settings are the configuration file's
     :return: seconds of training per environment step, 0 for what does not train, ``None`` where it was not measured
     """
-    speeds = seconds_per_step(root, run["env"].removeprefix("bomrl/").removesuffix("-v0"))
+    speeds = seconds_per_step(root, family_of(run["env"]))
     if speeds and METHODS[run["method"]].kind == "untrained":
         return 0.0
     return speeds.get(run["method"])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.locomotion.learners import Learner
-from benchmarks.locomotion.methods import METHODS, settings_of
+from benchmarks.locomotion.methods import TRAINED, settings_of
 from benchmarks.locomotion.report import speed_path
 from benchmarks.locomotion.runs import PACKAGES, make_learner
 from benchmarks.provenance import machine, provenance, write_json
@@ -39,7 +39,7 @@ def measure(
     :return: the file
     :raises ValueError: for a method that does not train
     """
-    untrained = [method for method in methods if METHODS[method].kind == "untrained"]
+    untrained = [method for method in methods if method not in TRAINED]
     if untrained:
         raise ValueError(f"methods must be some that train, got {', '.join(untrained)}")
     with tempfile.TemporaryDirectory() as folder:

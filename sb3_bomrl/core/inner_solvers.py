@@ -167,13 +167,13 @@ def solve_inner(
         status[active & ~too_far & (norm <= solver.gradient_tolerance)] = InnerStatus.GRADIENT_TOLERANCE
         status[bad] = InnerStatus.NON_FINITE
         undo = too_far | bad
-        if last and undo.any():
+        if not last:
+            status[too_far] = InnerStatus.KL_LIMIT
+        elif undo.any():
             theta, gradient, *moments = (
                 th.where(undo[:, None], old, new) for old, new in zip(last, (theta, gradient, *state), strict=True)
             )
             state, n_steps, scale = (moments[0], moments[1]), n_steps - undo.long(), th.where(too_far, scale / 2, scale)
-        elif undo.any():
-            status[too_far] = InnerStatus.KL_LIMIT
         active = status == InnerStatus.MAX_STEPS
         done = step > solver.n_steps or not active.any()
         # mid-way only after a nan, which differentiating through the steps would multiply by zero, and get nan

@@ -70,7 +70,7 @@ def test_profiles_and_the_probability_of_improvement_by_hand():
 
 
 def test_nothing_to_draw_is_said(tmp_path):
-    with pytest.raises(ValueError, match=r"results must have a finished run to draw figure.png, found none"):
+    with pytest.raises(ValueError, match=r"results must have a finished run, found none in"):
         figures.figure_2(tmp_path, tmp_path / "figure.png")
     with pytest.raises(ValueError, match=r"results must have a finished run on Navigation2D, found none in"):
         figures.paths(tmp_path, tmp_path / "figure.png")
