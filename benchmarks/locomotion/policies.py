@@ -27,13 +27,24 @@ def load_policy(family: str, method: str, folder: Path = POLICIES) -> Any:
     :return: the model, without an environment, on the CPU
     :raises ValueError: if none is kept
     """
+    return _algorithm(method).load(policy_path(family, method, folder), device="cpu")
+
+
+def policy_path(family: str, method: str, folder: Path = POLICIES) -> Path:
+    """
+    :param family: name of a task family
+    :param method: a key of :data:`~benchmarks.locomotion.methods.METHODS`
+    :param folder: of the policies
+    :return: the file of the trained model
+    :raises ValueError: if none is kept
+    """
     found = sorted(folder.glob(f"{family}_{method}_seed_*.zip"))
     if not found:
         kept = ", ".join(sorted(path.stem for path in folder.glob("*.zip"))) or "none"
         raise ValueError(
             f"family and method must be those of a policy in {folder}, {kept}, got {family!r} and {method!r}"
         )
-    return _algorithm(method).load(found[0], device="cpu")
+    return found[0]
 
 
 def _algorithm(method: str) -> Any:

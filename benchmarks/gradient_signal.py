@@ -1,0 +1,267 @@
+"""
+How much of BO-MRL's outer step is signal: meta-gradients at one meta-policy, on many meta-batches, without moving.
+
+    python -m benchmarks.gradient_signal run --env HalfCheetahVel --policy trained --meta-batches 40
+    python -m benchmarks.gradient_signal table
+
+A meta-batch has its own tasks and episodes; every hypergradient is taken from the same ones. The outer steps have a
+fixed KL; with gradients g and steps s of meta-batches i and j, sᵢ·gⱼ/sⱼ·gⱼ is the cosine between the two steps, in
+the metric of the trust region.
+
+- The *signal* of a hypergradient is the mean cosine between its steps on two meta-batches: 1 without noise, 0 where
+  there is nothing else. Its root is the mean cosine between a step and the expected one.
+- The *agreement* of two hypergradients is the cosine between their expected steps: the mean over pairs of different
+  meta-batches, over the root of the product of their signals. Noise that they share, of the same data, is out of it.
+
+``benchmarks/results/gradient_signal/<env>_<policy>.json`` has them with jackknife standard errors.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+
+from benchmarks.locomotion.methods import FAMILIES, env_id, policy_arguments, settings_of
+from benchmarks.locomotion.policies import policy_path
+from benchmarks.locomotion.runs import PACKAGES
+from benchmarks.locomotion.scoring import physics
+from benchmarks.provenance import FIGURES, RESULTS, commit, machine, provenance, write_json, write_text
+from sb3_bomrl import BOMRL, make_meta_vec_env
+from sb3_bomrl.core.outer_step import OuterInfo
+from sb3_bomrl.core.params import flatten, mean_over_tasks
+from sb3_bomrl.meta.gradients import MetaGradient
+from sb3_bomrl.types import Adaptation, Experience, Params
+from sb3_bomrl.zoo import with_schedules
+
+METHOD = "bomrl-alg1"
+POLICIES = ("untrained", "trained")
+CHOICES: dict[str, dict[str, Any]] = {
+    "implicit": {"hypergradient": "implicit"},
+    "implicit, 50 CG iterations": {"hypergradient": "implicit", "hypergradient_cg_max_steps": 50},
+    "first_order": {"hypergradient": "first_order"},
+    "unrolled": {"hypergradient": "unrolled"},
+    "implicit_sampling": {"hypergradient": "implicit_sampling"},
+}
+"""Hypergradients that are compared."""
+
+REFERENCE = "implicit_sampling"
+"""The one that leaves out nothing; others are compared with it in the table."""
+
+
+class Sample(NamedTuple):
+    """
+    What one hypergradient says on one meta-batch.
+
+    :param gradient: (n_params,) meta-gradient
+    :param step: (n_params,) what the outer step added to the meta-parameters
+    :param residual: relative residual of the hypergradient's conjugate gradients, mean over tasks; ``None`` without any
+    """
+
+    gradient: np.ndarray
+    step: np.ndarray
+    residual: float | None
+
+
+class StandingStill(BOMRL):
+    """
+    BO-MRL whose outer steps are taken back.
+
+    Arguments: see :class:`~sb3_bomrl.BOMRL`.
+    """
+
+    def samples(self, n_meta_batches: int) -> dict[str, list[Sample]]:
+        """
+        :param n_meta_batches: iterations
+        :return: a sample per meta-batch, by :data:`CHOICES`
+        """
+        self._samples: dict[str, list[Sample]] = {name: [] for name in CHOICES}
+        for i in range(n_meta_batches):
+            self.learn(1, log_interval=None, reset_num_timesteps=i == 0)  # the first iteration is always finished
+            print(f"meta-batch {i + 1} of {n_meta_batches}", flush=True)
+        return self._samples
+
+    def _outer_step(
+        self,
+        meta_params: Params,
+        gradient: MetaGradient,
+        supports: Sequence[Experience],
+        adapted: Sequence[Adaptation],
+        query: Experience,
+    ) -> OuterInfo:
+        here = mean_over_tasks(meta_params)
+        for name, overrides in CHOICES.items():
+            chosen = {key: getattr(self, key) for key in overrides}
+            vars(self).update(overrides)
+            other = self.meta_gradient(meta_params, supports, adapted, query)
+            info = super()._outer_step(meta_params, other, supports, adapted, query)
+            there = self.actor.params()
+            step = {key: there[key] - value for key, value in here.items()}
+            residual = None if other.solve is None else float(other.solve.residual.mean())
+            self._samples[name].append(Sample(_vector(other.gradient, here), _vector(step, here), residual))
+            self.actor.load_params(here)
+            vars(self).update(chosen)
+        return info
+
+    def _after_outer_step(self, phases: Sequence[Experience]) -> None:
+        """Leave statistics and value network as they are."""
+
+
+def _vector(params: Params, like: Params) -> np.ndarray:
+    """In the order of ``like``, float64."""
+    return flatten({name: params[name][None] for name in like})[0].double().numpy()
+
+
+def make_standing_still(family: str, policy: str, seed: int = 0) -> StandingStill:
+    """
+    :param family: a key of :data:`~benchmarks.locomotion.methods.FAMILIES`
+    :param policy: one of :data:`POLICIES`; ``"trained"`` is the one that is kept of :data:`METHOD`
+    :param seed: of tasks and episodes, and of the untrained policy
+    :return: a model with the settings of the comparison, but for an outer step of a fixed KL
+    :raises ValueError: if no trained policy is kept
+    """
+    settings = {**settings_of(METHOD, family), "outer_step": "trpo", "line_search": False}
+    env = make_meta_vec_env(env_id(family), settings.pop("n_envs"), seed=seed, env_kwargs=physics(family, 1))
+    policy_kwargs = policy_arguments(settings)
+    settings = with_schedules({**settings, "policy_kwargs": policy_kwargs}, ("learning_rate", *BOMRL.step_sizes))
+    model = StandingStill(env=env, seed=seed, device="cpu", **settings)
+    if policy == "trained":
+        model.set_parameters(policy_path(family, METHOD), device="cpu")
+    return model
+
+
+def summarize(samples: dict[str, list[Sample]]) -> list[dict[str, Any]]:
+    """
+    Signal and agreement, each with its jackknife standard error over meta-batches.
+
+    :param samples: at least three by hypergradient, of the same meta-batches
+    :return: a row per hypergradient
+    """
+    cosines = {(a, b): _cosines(samples[a], samples[b]) for a in samples for b in samples}
+    rows = []
+    for name, found in samples.items():
+        own = cosines[name, name]
+        row: dict[str, Any] = {
+            "hypergradient": name,
+            "gradient_norm": float(np.mean([np.linalg.norm(sample.gradient) for sample in found])),
+            "cg_residual": _mean([sample.residual for sample in found]),
+            "signal": jackknife(_off_diagonal, own),
+        }
+        row["agreement"] = {
+            other: jackknife(_agreement, cosines[name, other], cosines[other, name], own, cosines[other, other])
+            for other in samples
+            if other != name
+        }
+        rows.append(row)
+    return rows
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _cosines(steps: list[Sample], gradients: list[Sample]) -> np.ndarray:
+    """(n, n): between step i of the one and step j of the other; 0 where the trust region let none pass."""
+    s, g = np.array([sample.step for sample in steps]), np.array([sample.gradient for sample in gradients])
+    promised = np.array([sample.step @ sample.gradient for sample in gradients])
+    return s @ g.T / np.where(promised > 0.0, promised, np.inf)
+
+
+def _off_diagonal(matrix: np.ndarray) -> float:
+    n = len(matrix)
+    return float((matrix.sum() - np.trace(matrix)) / (n * (n - 1)))
+
+
+def _agreement(one: np.ndarray, other: np.ndarray, own: np.ndarray, others: np.ndarray) -> float:
+    scale = _off_diagonal(own) * _off_diagonal(others)
+    return (_off_diagonal(one) + _off_diagonal(other)) / 2 / scale**0.5 if scale > 0.0 else float("nan")
+
+
+def jackknife(statistic: Callable[..., float], *matrices: np.ndarray) -> tuple[float, float]:
+    """
+    :param statistic: of matrices
+    :param matrices: (n, n) each, a row and a column per meta-batch
+    :return: the statistic, and its standard error (Efron and Stein, 1981)
+    """
+    n = len(matrices[0])
+    without = [statistic(*(np.delete(np.delete(m, i, 0), i, 1) for m in matrices)) for i in range(n)]
+    return statistic(*matrices), float(np.sqrt((n - 1) * np.var(without)))
+
+
+def table(results: Path) -> str:
+    """
+    :param results: folder of the results
+    :return: a row per family, policy and hypergradient, in Markdown
+    """
+    lines = [
+        "| env | policy | hypergradient | norm | CG residual | signal | agreement with `implicit_sampling` |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted(results.glob("*.json")):
+        content = json.loads(path.read_text())
+        for row in content["rows"]:
+            residual = row["cg_residual"]
+            cells = [f"{row['gradient_norm']:.3g}", "–" if residual is None else f"{residual:.2g}"]
+            cells += [_with_error(row["signal"]), _with_error(row["agreement"].get(REFERENCE))]
+            lines.append(f"| {content['env']} | {content['policy']} | {row['hypergradient']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _with_error(pair: Sequence[float] | None) -> str:
+    return "–" if pair is None else f"{pair[0]:.2f} ± {pair[1]:.2f}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """
+    :return: the parser
+    """
+    result = argparse.ArgumentParser(
+        prog="python -m benchmarks.gradient_signal",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = result.add_subparsers(dest="command", required=True)
+    measures = commands.add_parser("run", help="measure")
+    measures.add_argument("--env", choices=tuple(FAMILIES), required=True)
+    measures.add_argument("--policy", choices=POLICIES, required=True)
+    measures.add_argument("--meta-batches", type=int, default=40, help="3 at least")
+    shows = commands.add_parser(
+        "table", help="write what the results say, in Markdown, into the documentation's folder"
+    )
+    shows.add_argument("--output", type=Path, default=FIGURES / "gradient_signal.md")
+    for name in ("run", "table"):
+        commands.choices[name].add_argument("--results", type=Path, default=RESULTS / "gradient_signal")
+    return result
+
+
+def main() -> None:
+    """Parse the command line and do it."""
+    args = parser().parse_args()
+    if args.command == "table":
+        print(write_text(args.output, table(args.results)))
+        return
+    n_meta_batches = args.meta_batches
+    if n_meta_batches < 3:
+        raise SystemExit(f"--meta-batches must be at least 3, got {n_meta_batches}")
+    commit()
+    th.set_num_threads(1)
+    command = (
+        f"python -m benchmarks.gradient_signal run --env {args.env} --policy {args.policy} "
+        f"--meta-batches {n_meta_batches}"
+    )
+    samples = make_standing_still(args.env, args.policy).samples(n_meta_batches)
+    head = {"provenance": provenance(command, machine(), PACKAGES), "env": args.env, "policy": args.policy}
+    rows = summarize(samples)
+    print(
+        write_json(
+            args.results / f"{args.env}_{args.policy}.json", {**head, "n_meta_batches": n_meta_batches, "rows": rows}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Signal and agreement of hypergradients: the statistics, and what they are taken from."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch as th
+
+from benchmarks import gradient_signal
+from benchmarks.gradient_signal import CHOICES, Sample, jackknife, make_standing_still, summarize
+from benchmarks.locomotion.methods import make_model, settings_of
+from sb3_bomrl import make_meta_vec_env
+from sb3_bomrl.core.params import flatten
+
+TINY = {"n_envs": 20, "meta_batch_size": 2, "n_steps": 50, "n_inner_steps": 3}
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    settings = {**settings_of("bomrl-alg1", "Navigation2D"), **TINY}
+    monkeypatch.setattr(gradient_signal, "settings_of", lambda *_: dict(settings))
+    return settings
+
+
+def noisy_samples(expected, noise, scale):
+    """Steps of length 0.1 along gradients, in the Euclidean metric."""
+    gradients = scale * (expected + noise)
+    return [Sample(g, 0.1 * g / np.linalg.norm(g), None) for g in gradients]
+
+
+def test_signal_and_agreement_of_known_gradients():
+    n, d, sigma = 60, 4000, 0.1
+    rng = np.random.default_rng(0)
+    e, noise = np.eye(d), sigma * rng.normal(size=(n, d))  # the noise is the same for both
+    samples = {"implicit": noisy_samples(e[0], noise, 1.0), "other": noisy_samples(0.6 * e[0] + 0.8 * e[1], noise, 7.0)}
+    rows = {row["hypergradient"]: row for row in summarize(samples)}
+    for row, other, scale in ((rows["implicit"], "other", 1.0), (rows["other"], "implicit", 7.0)):
+        signal, error = row["signal"]
+        assert signal == pytest.approx(1.0 / (1.0 + d * sigma**2), abs=4.0 * error)
+        assert error < 0.01
+        agreement, error = row["agreement"][other]
+        assert agreement == pytest.approx(0.6, abs=4.0 * error)
+        assert error < 0.15
+        assert row["gradient_norm"] == pytest.approx(scale * (1.0 + d * sigma**2) ** 0.5, rel=0.02)
+        assert row["cg_residual"] is None
+
+
+def test_steps_of_pure_noise_have_no_signal():
+    noise = np.random.default_rng(1).normal(size=(40, 500))
+    (row,) = summarize({"implicit": noisy_samples(0.0, noise, 1.0)})
+    signal, error = row["signal"]
+    assert abs(signal) < 4.0 * error < 0.05
+
+
+def test_a_step_that_was_not_taken_has_no_cosine():
+    gradients = np.ones((3, 4))
+    samples = [Sample(g, taken * g, None) for g, taken in zip(gradients, (1.0, 1.0, 0.0), strict=True)]
+    (row,) = summarize({"implicit": samples})
+    assert row["signal"][0] == pytest.approx(2.0 / 6.0)  # of six ordered pairs, the two of the steps that were taken
+
+
+def test_jackknife_of_a_mean_is_the_standard_error():
+    x = np.random.default_rng(2).normal(size=12)
+    value, error = jackknife(gradient_signal._off_diagonal, (x[:, None] + x) / 2)
+    assert value == pytest.approx(x.mean())
+    assert error == pytest.approx(x.std(ddof=1) / 12**0.5)
+
+
+@pytest.mark.parametrize("mode", ["implicit", "first_order", "unrolled", "implicit_sampling"])
+def test_a_recorded_step_is_the_one_that_training_takes(tiny, mode):
+    model = make_standing_still("Navigation2D", "untrained")
+    before = flatten({name: value[None] for name, value in model.actor.params().items()})[0]
+    first, second = model.samples(2)[mode]
+    after = flatten({name: value[None] for name, value in model.actor.params().items()})[0]
+    assert th.equal(before, after)
+    assert not np.allclose(first.step, second.step)
+
+    settings = {**tiny, "hypergradient": mode, "outer_step": "trpo", "line_search": False}
+    env = make_meta_vec_env("bomrl/Navigation2D-v0", tiny["n_envs"], seed=0)
+    trained = make_model("bomrl-alg1", env, settings, seed=0).learn(1)
+    moved = flatten({name: value[None] for name, value in trained.actor.params().items()})[0]
+    np.testing.assert_allclose(first.step, (moved - before).double().numpy(), rtol=1e-5, atol=1e-7)
+    assert np.abs(first.step).max() > 1e-4
+
+
+def test_more_iterations_leave_a_smaller_residual(tiny):
+    found = make_standing_still("Navigation2D", "untrained").samples(1)
+    few, many = (found[name][0].residual for name in ("implicit", "implicit, 50 CG iterations"))
+    assert many <= few
+
+
+def test_trained_parameters_are_loaded(monkeypatch):
+    trained, untrained = (make_standing_still("Navigation2D", policy) for policy in ("trained", "untrained"))
+    kept = gradient_signal.BOMRL.load(gradient_signal.policy_path("Navigation2D", "bomrl-alg1"), device="cpu")
+    for name, value in kept.actor.params().items():
+        assert th.equal(trained.actor.params()[name], value)
+    assert any((trained.actor.params()[name] != value).any() for name, value in untrained.actor.params().items())
+
+
+def test_the_command_writes_what_the_table_shows(tiny, tmp_path, monkeypatch):
+    words = ["run", "--env", "Navigation2D", "--policy", "untrained", "--meta-batches", "3"]
+    monkeypatch.setattr(sys, "argv", ["gradient_signal", *words, "--results", str(tmp_path)])
+    gradient_signal.main()
+    content = json.loads((tmp_path / "Navigation2D_untrained.json").read_text())
+    assert content["provenance"]["command"] == f"python -m benchmarks.gradient_signal {' '.join(words)}"
+    assert [row["hypergradient"] for row in content["rows"]] == list(CHOICES)
+    lines = gradient_signal.table(tmp_path).splitlines()
+    assert len(lines) == 2 + len(CHOICES)
+    value, error = content["rows"][0]["signal"]
+    assert "| Navigation2D | untrained | implicit | " in lines[2]
+    assert f" | {value:.2f} ± {error:.2f} | " in lines[2]
+    assert lines[-1].endswith(" | – |")  # with itself
+
+
+def test_too_few_meta_batches_are_said(monkeypatch):
+    words = ["run", "--env", "Navigation2D", "--policy", "untrained", "--meta-batches", "2"]
+    monkeypatch.setattr(sys, "argv", ["gradient_signal", *words])
+    with pytest.raises(SystemExit, match="--meta-batches must be at least 3, got 2"):
+        gradient_signal.main()
