@@ -254,13 +254,15 @@ def main() -> None:
         f"--meta-batches {n_meta_batches}"
     )
     samples = make_standing_still(args.env, args.policy).samples(n_meta_batches)
-    head = {"provenance": provenance(command, machine(), PACKAGES), "env": args.env, "policy": args.policy}
-    rows = summarize(samples)
-    print(
-        write_json(
-            args.results / f"{args.env}_{args.policy}.json", {**head, "n_meta_batches": n_meta_batches, "rows": rows}
-        )
-    )
+    content = {
+        "provenance": provenance(command, machine(), PACKAGES),
+        "env": args.env,
+        "policy": args.policy,
+        "policy_file": policy_path(args.env, METHOD).name if args.policy == "trained" else None,
+        "n_meta_batches": n_meta_batches,
+        "rows": summarize(samples),
+    }
+    print(write_json(args.results / f"{args.env}_{args.policy}.json", content))
 
 
 if __name__ == "__main__":

@@ -99,16 +99,17 @@ def test_trained_parameters_are_loaded(monkeypatch):
 
 
 def test_the_command_writes_what_the_table_shows(tiny, tmp_path, monkeypatch):
-    words = ["run", "--env", "Navigation2D", "--policy", "untrained", "--meta-batches", "3"]
+    words = ["run", "--env", "Navigation2D", "--policy", "trained", "--meta-batches", "3"]
     monkeypatch.setattr(sys, "argv", ["gradient_signal", *words, "--results", str(tmp_path)])
     gradient_signal.main()
-    content = json.loads((tmp_path / "Navigation2D_untrained.json").read_text())
+    content = json.loads((tmp_path / "Navigation2D_trained.json").read_text())
     assert content["provenance"]["command"] == f"python -m benchmarks.gradient_signal {' '.join(words)}"
+    assert content["policy_file"] == gradient_signal.policy_path("Navigation2D", "bomrl-alg1").name
     assert [row["hypergradient"] for row in content["rows"]] == list(CHOICES)
     lines = gradient_signal.table(tmp_path).splitlines()
     assert len(lines) == 2 + len(CHOICES)
     value, error = content["rows"][0]["signal"]
-    assert "| Navigation2D | untrained | implicit | " in lines[2]
+    assert "| Navigation2D | trained | implicit | " in lines[2]
     assert f" | {value:.2f} ± {error:.2f} | " in lines[2]
     assert lines[-1].endswith(" | – |")  # with itself
 
