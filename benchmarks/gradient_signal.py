@@ -137,6 +137,8 @@ def summarize(samples: dict[str, list[Sample]]) -> list[dict[str, Any]]:
     """
     Signal and agreement, each with its jackknife standard error over meta-batches.
 
+    A hypergradient without a positive signal agrees with none: ``None``.
+
     :param samples: at least three by hypergradient, of the same meta-batches
     :return: a row per hypergradient
     """
@@ -181,15 +183,17 @@ def _agreement(one: np.ndarray, other: np.ndarray, own: np.ndarray, others: np.n
     return (_off_diagonal(one) + _off_diagonal(other)) / 2 / scale**0.5 if scale > 0.0 else float("nan")
 
 
-def jackknife(statistic: Callable[..., float], *matrices: np.ndarray) -> tuple[float, float]:
+def jackknife(statistic: Callable[..., float], *matrices: np.ndarray) -> tuple[float, float] | None:
     """
     :param statistic: of matrices
     :param matrices: (n, n) each, a row and a column per meta-batch
-    :return: the statistic, and its standard error (Efron and Stein, 1981)
+    :return: the statistic, and its standard error (Efron and Stein, 1981); ``None`` if it is not defined, with all
+        meta-batches or without one of them
     """
     n = len(matrices[0])
     without = [statistic(*(np.delete(np.delete(m, i, 0), i, 1) for m in matrices)) for i in range(n)]
-    return statistic(*matrices), float(np.sqrt((n - 1) * np.var(without)))
+    found = statistic(*matrices), float(np.sqrt((n - 1) * np.var(without)))
+    return found if np.isfinite(found).all() else None
 
 
 def table(results: Path) -> str:

@@ -60,6 +60,15 @@ def test_a_step_that_was_not_taken_has_no_cosine():
     assert row["signal"][0] == pytest.approx(2.0 / 6.0)  # of six ordered pairs, the two of the steps that were taken
 
 
+def test_without_signal_there_is_no_agreement():
+    rng = np.random.default_rng(3)
+    signs = np.array([1.0, -1.0, 1.0, -1.0])[:, None]  # opposite steps: their mean cosine is negative
+    samples = {"implicit": noisy_samples(1.0, 0.1 * rng.normal(size=(4, 50)), 1.0)}
+    samples["other"] = noisy_samples(0.0, signs * np.ones((4, 50)), 1.0)
+    for row, other in zip(summarize(samples), ("other", "implicit"), strict=True):
+        assert row["agreement"] == {other: None}
+
+
 def test_jackknife_of_a_mean_is_the_standard_error():
     x = np.random.default_rng(2).normal(size=12)
     value, error = jackknife(gradient_signal._off_diagonal, (x[:, None] + x) / 2)
