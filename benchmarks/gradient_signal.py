@@ -216,7 +216,7 @@ def table(results: Path) -> str:
 
 
 def _with_error(pair: Sequence[float] | None) -> str:
-    return "–" if pair is None else f"{pair[0]:.2f} ± {pair[1]:.2f}"
+    return "–" if pair is None else f"{round(pair[0], 2) + 0.0:.2f} ± {pair[1]:.2f}"  # no negative zero
 
 
 def parser() -> argparse.ArgumentParser:

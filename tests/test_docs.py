@@ -44,6 +44,7 @@ TABLES = tuple(
     f"{{include}} figures/{name}.md"
     for name in (
         "ablations",
+        "gradient_signal",
         "tuning",
         "locomotion_table",
         *(f"locomotion_improvement_{k}" for k in ("deterministic", "stochastic")),
