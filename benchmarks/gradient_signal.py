@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch as th
 
-from benchmarks.locomotion.methods import FAMILIES, env_id, policy_arguments, settings_of
+from benchmarks.locomotion.methods import FAMILIES, env_id, model_arguments, settings_of
 from benchmarks.locomotion.policies import policy_path
 from benchmarks.locomotion.runs import PACKAGES
 from benchmarks.locomotion.scoring import physics
@@ -35,7 +35,6 @@ from sb3_bomrl.core.outer_step import OuterInfo
 from sb3_bomrl.core.params import flatten, mean_over_tasks
 from sb3_bomrl.meta.gradients import MetaGradient
 from sb3_bomrl.types import Adaptation, Experience, Params
-from sb3_bomrl.zoo import with_schedules
 
 METHOD = "bomrl-alg1"
 POLICIES = ("untrained", "trained")
@@ -124,10 +123,8 @@ def make_standing_still(family: str, policy: str, seed: int = 0) -> StandingStil
     :raises ValueError: if no trained policy is kept
     """
     settings = {**settings_of(METHOD, family), "outer_step": "trpo", "line_search": False}
-    env = make_meta_vec_env(env_id(family), settings.pop("n_envs"), seed=seed, env_kwargs=physics(family, 1))
-    policy_kwargs = policy_arguments(settings)
-    settings = with_schedules({**settings, "policy_kwargs": policy_kwargs}, ("learning_rate", *BOMRL.step_sizes))
-    model = StandingStill(env=env, seed=seed, device="cpu", **settings)
+    env = make_meta_vec_env(env_id(family), settings["n_envs"], seed=seed, env_kwargs=physics(family, 1))
+    model = StandingStill(env=env, seed=seed, device="cpu", **model_arguments(StandingStill, settings))
     if policy == "trained":
         model.set_parameters(policy_path(family, METHOD), device="cpu")
     return model
@@ -202,7 +199,7 @@ def table(results: Path) -> str:
     :return: a row per family, policy and hypergradient, in Markdown
     """
     lines = [
-        "| env | policy | hypergradient | norm | CG residual | signal | agreement with `implicit_sampling` |",
+        f"| env | policy | hypergradient | norm | CG residual | signal | agreement with `{REFERENCE}` |",
         "|---|---|---|---|---|---|---|",
     ]
     for path in sorted(results.glob("*.json")):

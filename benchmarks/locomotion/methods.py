@@ -159,10 +159,16 @@ def make_model(method: str, env: Any, settings: dict[str, Any], seed: int) -> Me
     :param seed: of everything
     :return: an untrained model on the CPU
     """
-    kwargs = dict(settings)
-    kwargs.pop("n_envs")
-    kwargs.pop("policy_kwargs", None)
     algorithm = REGISTRY[METHODS[method].algorithm]
-    kwargs = with_schedules(kwargs, ("learning_rate", *algorithm.step_sizes))
-    policy: str = kwargs.pop("policy")
-    return algorithm(policy, env, policy_kwargs=policy_arguments(settings), seed=seed, device="cpu", **kwargs)
+    return algorithm(env=env, seed=seed, device="cpu", **model_arguments(algorithm, settings))
+
+
+def model_arguments(algorithm: type[MetaAlgorithm], settings: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param algorithm: a class of meta-algorithms
+    :param settings: from :func:`settings_of`, changed or not
+    :return: its keyword arguments but for environment, seed and device
+    """
+    kwargs = {**settings, "policy_kwargs": policy_arguments(settings)}
+    kwargs.pop("n_envs")
+    return with_schedules(kwargs, ("learning_rate", *algorithm.step_sizes))

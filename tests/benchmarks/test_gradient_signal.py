@@ -10,6 +10,7 @@ import torch as th
 from benchmarks import gradient_signal
 from benchmarks.gradient_signal import CHOICES, Sample, jackknife, make_standing_still, summarize
 from benchmarks.locomotion.methods import make_model, settings_of
+from benchmarks.provenance import FIGURES, RESULTS
 from sb3_bomrl import make_meta_vec_env
 from sb3_bomrl.core.params import flatten
 
@@ -99,7 +100,7 @@ def test_more_iterations_leave_a_smaller_residual(tiny):
     assert many <= few
 
 
-def test_trained_parameters_are_loaded(monkeypatch):
+def test_trained_parameters_are_loaded():
     trained, untrained = (make_standing_still("Navigation2D", policy) for policy in ("trained", "untrained"))
     kept = gradient_signal.BOMRL.load(gradient_signal.policy_path("Navigation2D", "bomrl-alg1"), device="cpu")
     for name, value in kept.actor.params().items():
@@ -121,6 +122,11 @@ def test_the_command_writes_what_the_table_shows(tiny, tmp_path, monkeypatch):
     assert "| Navigation2D | trained | implicit | " in lines[2]
     assert f" | {value:.2f} ± {error:.2f} | " in lines[2]
     assert lines[-1].endswith(" | – |")  # with itself
+
+
+def test_the_table_of_the_documentation_is_that_of_the_results():
+    shown = (FIGURES / "gradient_signal.md").read_text()
+    assert shown == gradient_signal.table(RESULTS / "gradient_signal") + "\n"
 
 
 def test_too_few_meta_batches_are_said(monkeypatch):
