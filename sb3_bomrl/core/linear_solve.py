@@ -24,7 +24,7 @@ class SolveInfo(NamedTuple):
     What a linear solve reports, per task.
 
     :param n_iterations: (n_tasks,) int, accepted iterations
-    :param residual: (n_tasks,) ‖b − (A + δI)x‖ / ‖b‖, 0 for b = 0
+    :param residual: (n_tasks,) ‖b − (A + δI)x‖ / ‖b‖ of what was returned, 0 for b = 0
     :param status: (n_tasks,) int, a :class:`SolveStatus`
     """
 
@@ -38,7 +38,12 @@ Solve = Callable[[MatVec, th.Tensor], tuple[th.Tensor, SolveInfo]]
 
 
 def conjugate_gradient(
-    matvec: MatVec, b: th.Tensor, max_iterations: int = 10, damping: float = 0.0, tolerance: float = 1e-6
+    matvec: MatVec,
+    b: th.Tensor,
+    max_iterations: int = 10,
+    damping: float = 0.0,
+    tolerance: float = 1e-6,
+    smallest_residual: bool = False,
 ) -> tuple[th.Tensor, SolveInfo]:
     """
     Solve (A + δI) x = b for every task by conjugate gradients from x = 0 (Hestenes and Stiefel, 1952), Eq. (A3).
@@ -47,15 +52,21 @@ def conjugate_gradient(
     direction p with pᵀ(A + δI)p ≤ 0, or a number that is not finite, stops with its last good iterate and says so;
     the other tasks go on.
 
+    With a positive definite matrix the last iterate is the nearest to the solution, in the matrix's norm. With an
+    indefinite one it need not be near: the step along a direction of almost no curvature is as long as that curvature
+    is small, and the residual grows. ``smallest_residual`` is for such matrices.
+
     :param matvec: multiplies each row by its task's symmetric matrix A
     :param b: (n_tasks, n_params)
     :param max_iterations: at least 1
     :param damping: δ ≥ 0
     :param tolerance: relative residual at which a task has converged
+    :param smallest_residual: return the iterate of the smallest residual, x = 0 among them, instead of the last
     :return: x, (n_tasks, n_params), and the report
     """
     x, r = th.zeros_like(b), b.clone()
     p, rr = r.clone(), (r * r).sum(1)
+    kept, rr_kept = x, rr
     b_norm = rr.sqrt()
     n_iterations = th.zeros(len(b), dtype=th.long, device=b.device)
     status = th.full_like(n_iterations, SolveStatus.MAX_ITERATIONS)
@@ -82,11 +93,13 @@ def conjugate_gradient(
         x, r = th.where(active[:, None], x_next, x), th.where(active[:, None], r_next, r)
         p = th.where(active[:, None], r + (rr_next / rr)[:, None] * p, p)
         rr = rr_next
+        better = rr < rr_kept if smallest_residual else active
+        kept, rr_kept = th.where(better[:, None], x, kept), th.where(better, rr, rr_kept)
         n_iterations += active
         status[active & (rr.sqrt() <= tolerance * b_norm)] = SolveStatus.CONVERGED
 
-    residual = th.where(b_norm == 0, 0.0, rr.sqrt() / b_norm)
-    return x, SolveInfo(n_iterations, residual, status)
+    residual = th.where(b_norm == 0, 0.0, rr_kept.sqrt() / b_norm)
+    return kept, SolveInfo(n_iterations, residual, status)
 
 
 def damped_solve(
@@ -95,7 +108,9 @@ def damped_solve(
     """
     Solve [A + δI] x = b by conjugate gradients, with a δ per task that has the scale of its matrix,
 
-        δ = c · |bᵀAb| / bᵀb.
+        δ = c · |bᵀAb| / bᵀb,
+
+    and return the iterate of the smallest residual: where the lower level has not converged A is indefinite.
 
     The curvature of the inner problem grows by orders of magnitude while the policy's standard deviations shrink, so
     that no absolute δ serves a whole training run.
@@ -107,8 +122,8 @@ def damped_solve(
     :return: x, (n_tasks, n_params), and the report
     """
     if relative_damping == 0.0:
-        return conjugate_gradient(matvec, b, max_iterations)
+        return conjugate_gradient(matvec, b, max_iterations, smallest_residual=True)
     tiny = th.finfo(b.dtype).tiny
     curvature = (b * matvec(b)).sum(1).abs() / (b * b).sum(1).clamp(min=tiny)
     damping = relative_damping * curvature[:, None]
-    return conjugate_gradient(lambda v: matvec(v) + damping * v, b, max_iterations)
+    return conjugate_gradient(lambda v: matvec(v) + damping * v, b, max_iterations, smallest_residual=True)

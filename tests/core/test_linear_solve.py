@@ -95,6 +95,26 @@ def test_negative_curvature_stops_one_task_with_its_last_good_iterate():
     assert th.allclose(info.residual[1], (b[1] - a[1] @ x[1]).norm() / b[1].norm())
 
 
+@pytest.mark.parametrize("max_iterations", [1, 2, 4, 8])
+def test_the_iterate_of_the_smallest_residual(max_iterations):
+    """The second matrix is indefinite: its residual grows by half, to 0.9, before negative curvature is met."""
+    a, b = spd(3), right_sides(3)
+    a[1] = th.diag(th.tensor([5.0, 4.0, 3.0, 2.0, 1.0, 1.0, 1.0, -2.0]).double())
+    runs = [conjugate_gradient(times(a), b, max_iterations=n)[0] for n in range(1, max_iterations + 1)]
+    iterates = th.stack([th.zeros_like(b), *runs])
+    residuals = th.stack([(b - times(a)(x)).norm(dim=1) / b.norm(dim=1) for x in iterates])
+    best = residuals.argmin(0)
+    assert best[1] == 1
+
+    x, info = conjugate_gradient(times(a), b, max_iterations=max_iterations, smallest_residual=True)
+    assert th.equal(x, iterates[best, th.arange(3)])
+    assert th.allclose(info.residual, residuals.min(0).values, rtol=1e-6, atol=1e-12)
+    last = conjugate_gradient(times(a), b, max_iterations=max_iterations)[1]
+    assert th.equal(info.status, last.status)
+    assert th.equal(info.n_iterations, last.n_iterations)
+    assert th.equal(damped_solve(times(a), b, max_iterations, 0.0)[0], x)
+
+
 def test_a_system_without_any_good_iterate_gives_zero_and_says_so():
     a, b = -spd(1), right_sides(1)
     x, info = conjugate_gradient(times(a), b)
