@@ -53,8 +53,9 @@ def conjugate_gradient(
     the other tasks go on.
 
     With a positive definite matrix the last iterate is the nearest to the solution, in the matrix's norm. With an
-    indefinite one it need not be near: the step along a direction of almost no curvature is as long as that curvature
-    is small, and the residual grows. ``smallest_residual`` is for such matrices.
+    indefinite one, or where b is not in the range of a singular one, it need not be near: a step along a direction of
+    almost no curvature is the longer, the flatter it is, and the residual grows. ``smallest_residual`` is for such
+    systems.
 
     :param matvec: multiplies each row by its task's symmetric matrix A
     :param b: (n_tasks, n_params)

@@ -115,6 +115,18 @@ def test_the_iterate_of_the_smallest_residual(max_iterations):
     assert th.equal(damped_solve(times(a), b, max_iterations, 0.0)[0], x)
 
 
+def test_an_inconsistent_system_gets_what_a_consistent_part_allows():
+    """A state without data: no x reaches what b asks for there, and the last iterate is far off everywhere."""
+    a, b = spd(4), right_sides(4)
+    a[:, 0], a[:, :, 0] = 0.0, 0.0
+    bound = b[:, 0].abs() / b.norm(dim=1)
+    info = conjugate_gradient(times(a), b, max_iterations=30, smallest_residual=True)[1]
+    assert (info.residual >= bound).all()
+    assert (info.residual <= 1.0).all()
+    last = conjugate_gradient(times(a), b, max_iterations=30)[1]
+    assert (last.residual > 1e3).all()
+
+
 def test_a_system_without_any_good_iterate_gives_zero_and_says_so():
     a, b = -spd(1), right_sides(1)
     x, info = conjugate_gradient(times(a), b)
