@@ -76,7 +76,7 @@ def figure_5(root: Path, path: Path, against: str = "env_steps", kind: str = "st
     def draw(ax: Axes, runs: Runs, label: str, colour: str) -> None:
         rows = list(zip(*(training_rows(run) for run in runs), strict=True))
         x = np.array([np.mean([row["env_steps"] for row in same]) for same in rows]) * scale(runs)
-        estimates = [estimate(np.array([after_one(row[kind]) for row in same])) for same in rows]
+        estimates = [estimate(np.array([after_one(row, kind) for row in same])) for same in rows]
         if len(rows) == 1:  # not trained: its level is the same everywhere
             ax.axhline(estimates[0].value, color=colour, linestyle=":", label=label)
         else:

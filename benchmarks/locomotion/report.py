@@ -66,7 +66,19 @@ def final_scores(runs: Sequence[dict[str, Any]], kind: str) -> npt.NDArray[np.fl
     :param kind: ``"deterministic"`` or ``"stochastic"``
     :return: (n_seeds, K + 1, n_tasks)
     """
-    return np.array([run["rows"][-1][kind] for run in runs])
+    return np.array([scores_by_task(run["rows"][-1], kind) for run in runs])
+
+
+def scores_by_task(row: dict[str, Any], kind: str) -> npt.NDArray[np.float64]:
+    """
+    :param row: an evaluation
+    :param kind: ``"deterministic"`` or ``"stochastic"``
+    :return: (K + 1, n_tasks); a task that was adapted to repeatedly counts once, by the mean
+    """
+    names = [json.dumps(task) for task in row["tasks"]]
+    scores = np.array(row[kind])
+    same = [[other == name for other in names] for name in dict.fromkeys(names)]
+    return np.stack([scores[:, mask].mean(1) for mask in np.array(same)], axis=1)
 
 
 def training_rows(run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -77,11 +89,13 @@ def training_rows(run: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for row in run["rows"] if not row["is_final"]]
 
 
-def after_one(scores: Sequence[Any]) -> Any:
+def after_one(row: dict[str, Any], kind: str) -> npt.NDArray[np.float64]:
     """
-    :param scores: after 0 … K adaptations
-    :return: those after one; of a policy that does not adapt those that there are
+    :param row: an evaluation
+    :param kind: ``"deterministic"`` or ``"stochastic"``
+    :return: (n_tasks,) after one adaptation; of a policy that does not adapt those that there are
     """
+    scores = scores_by_task(row, kind)
     return scores[min(1, len(scores) - 1)]
 
 
@@ -91,7 +105,7 @@ def final_after_one(runs: Sequence[dict[str, Any]], kind: str) -> npt.NDArray[np
     :param kind: ``"deterministic"`` or ``"stochastic"``
     :return: (n_seeds, n_tasks), at the end of training
     """
-    return np.array([after_one(run["rows"][-1][kind]) for run in runs])
+    return np.array([after_one(run["rows"][-1], kind) for run in runs])
 
 
 def performance_profile(scores: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -28,7 +28,8 @@ class Protocol(NamedTuple):
     :param n_episodes: support episodes per task and adaptation; ``None`` for the family's number
     :param n_adaptations: K at the end of training
     :param n_eval_episodes: fresh episodes per task and score at the end of training
-    :param max_tasks: test tasks at the end of training, evenly spaced, at most; ``None`` for all
+    :param max_tasks: test tasks at the end of training, evenly spaced, at most; ``None`` for all. See
+        :func:`~benchmarks.locomotion.scoring.choose_tasks` for families of few tasks
     :param n_adaptations_before: K while training
     :param n_eval_episodes_before: fresh episodes per task and score while training
     :param max_tasks_before: test tasks while training, evenly spaced, at most

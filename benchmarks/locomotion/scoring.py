@@ -12,6 +12,8 @@ from sb3_bomrl.meta.evaluation import returns_per_episode
 from sb3_bomrl.types import Rollout, Task
 
 N_ENVS_PER_TASK = 5
+N_SCORES = 20
+"""Adaptations of an evaluation without a largest number, at least half as many: few tasks are adapted to repeatedly."""
 PATH_STRIDES = (3, 2)
 """Paths are kept of every third task, and of them every second position."""
 
@@ -23,7 +25,7 @@ class Plan(NamedTuple):
     :param n_adaptations: K
     :param n_episodes: support episodes per task and adaptation
     :param n_eval_episodes: fresh episodes per task, policy and score
-    :param max_tasks: this many test tasks at most, evenly spaced; ``None`` for all
+    :param max_tasks: see :func:`choose_tasks`
     :param keeps_paths: whether to keep the observations of an episode of some tasks, deterministic, before and after
     """
 
@@ -37,11 +39,14 @@ class Plan(NamedTuple):
 def choose_tasks(family: str, max_tasks: int | None) -> list[Task]:
     """
     :param family: name of a task family
-    :param max_tasks: largest number of tasks, ``None`` for no limit
-    :return: test tasks of the family, evenly spaced
+    :param max_tasks: largest number of adaptations, ``None`` for no limit
+    :return: test tasks of the family, evenly spaced; one after the other as often as it takes for as many adaptations
+        (:data:`N_SCORES` without a limit) where there are few, such as two directions
     """
     tasks = list(make_meta_vec_env(env_id(family), 1).get_attr("test_tasks")[0])
-    return tasks if max_tasks is None else tasks[:: -(-len(tasks) // max_tasks)]
+    n_repeats = max(1, (N_SCORES if max_tasks is None else max_tasks) // len(tasks))
+    stride = 1 if max_tasks is None else -(-len(tasks) // max_tasks)
+    return [task for task in tasks[::stride] for _ in range(n_repeats)]
 
 
 def score_adaptation(model: MetaAlgorithm, env: VecEnv, tasks: Sequence[Task], plan: Plan) -> dict[str, Any]:

@@ -64,6 +64,7 @@ def test_the_figure_contains_the_data(tmp_path, monkeypatch):
             returns = rng.normal(size=(4, 5))
             scores.setdefault(value, []).append(returns)
             row = {"is_final": True, "env_steps": 9, "train_seconds": 1.0, "causes": {"inner/kl": 0.25 * value}}
+            row["tasks"] = list(range(5))
             row |= {"deterministic": returns.tolist(), "stochastic": (-returns).tolist()}
             label = f"n_inner_steps={value}"
             head = {"env": "bomrl/Navigation2D-v0", "label": label, "seed": seed, "timesteps": 9}

@@ -62,6 +62,18 @@ def small_plain(monkeypatch):
         monkeypatch.setattr(module, "EPISODES_PER_TRIAL", 2)
 
 
+def test_few_tasks_are_adapted_to_repeatedly():
+    forward, backward = scoring.choose_tasks("HalfCheetahDir", 2)
+    assert forward != backward
+    assert scoring.choose_tasks("HalfCheetahDir", None) == [forward] * 10 + [backward] * 10
+    assert scoring.choose_tasks("HalfCheetahDir", 10) == [forward] * 5 + [backward] * 5
+    assert scoring.choose_tasks("HalfCheetahDir", 3) == [forward, backward]
+    assert scoring.choose_tasks("HalfCheetahDir", 1) == [forward]
+    speeds = scoring.choose_tasks("HalfCheetahVel", None)
+    assert len(set(speeds)) == len(speeds) == 19
+    assert scoring.choose_tasks("HalfCheetahVel", 10) == speeds[::2]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs_and_writes_what_the_protocol_says(method, tmp_path, capsys, small_plain):
     path = tiny_run(tmp_path, method)

@@ -16,7 +16,7 @@ N_TASKS = 4
 
 def row(scores, iteration, is_final, **more):
     values = np.round(scores, 2).tolist()
-    head = {"iteration": iteration, "env_steps": 1_000 * iteration}
+    head = {"iteration": iteration, "env_steps": 1_000 * iteration, "tasks": list(range(len(values[0])))}
     return {**head, "is_final": is_final, "deterministic": values, "stochastic": values, **more}
 
 
@@ -67,6 +67,13 @@ def test_profiles_and_the_probability_of_improvement_by_hand():
     # first task: 2 of 4 pairs won, one tie; second task: all lost
     scores, others = np.array([[1.0, 0.0], [3.0, 0.0]]), np.array([[1.0, 5.0], [2.0, 5.0]])
     assert report.probability_of_improvement(scores, others) == pytest.approx((2.5 / 4 + 0.0) / 2)
+
+
+def test_a_task_that_is_adapted_to_repeatedly_counts_once():
+    row = {"tasks": [[0.5, 1], [0.5, 1], [2, 1]], "stochastic": [[1.0, 2.0, 3.0], [5.0, 7.0, 0.0]]}
+    assert report.scores_by_task(row, "stochastic").tolist() == [[1.5, 3.0], [6.0, 0.0]]
+    assert report.after_one(row, "stochastic").tolist() == [6.0, 0.0]
+    assert report.after_one({**row, "stochastic": row["stochastic"][:1]}, "stochastic").tolist() == [1.5, 3.0]
 
 
 def test_nothing_to_draw_is_said(tmp_path):

@@ -40,6 +40,7 @@ def test_the_table_has_the_interquartile_mean_after_one_adaptation(tmp_path):
     overrides = tuning.TRIES["Navigation2D"]["maml"][1]
     label = tuning.label_of("maml", overrides)
     row = {"is_final": True, "stochastic": [[0.0] * 4, [-9.0, -2.0, -4.0, 100.0]], "deterministic": [[0.0] * 4] * 2}
+    row["tasks"] = [0.1, 0.2, 0.3, 0.4]
     head = {"env": "bomrl/Navigation2D-v0", "label": label, "seed": tuning.SEED, "timesteps": 1}
     path = tmp_path / "Navigation2D" / label / "seed_100.json"
     path.parent.mkdir(parents=True)
