@@ -64,7 +64,8 @@ def test_another_policy_does_not_reproduce_them(monkeypatch):
 def test_pruning_leaves_the_best_seed(tmp_path):
     for method, returns in {"maml": (3.0, 5.0, 4.0), "promp": (1.0, 0.0)}.items():
         for seed, value in enumerate(returns):
-            rows = [{"is_final": True, "stochastic": [[9.0], [value]], "deterministic": [[9.0], [value]]}]
+            scores = {kind: [[9.0], [value]] for kind in ("stochastic", "deterministic")}
+            rows = [{"is_final": True, "tasks": [1], **scores}]
             head = {"env": "bomrl/AntVel-v0", "label": method, "seed": seed, "timesteps": 1}
             path = tmp_path / "results" / "AntVel" / method / f"seed_{seed}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
