@@ -187,7 +187,7 @@ def markdown_table(root: Path) -> str:
         seconds = "–" if speed is None else f"{speed * steps:.0f}"
         for kind in ("deterministic", "stochastic"):
             scores = final_scores(runs, kind)
-            cells = [_cell(estimate(scores[:, k])) for k in range(scores.shape[1])]
+            cells = [_cell(scores[:, k]) for k in range(scores.shape[1])]
             cells += ["–"] * (4 - len(cells))
             first = f"| {env} | {method} | {steps:,} | {len(runs)} | {seconds} | {kind} | "
             lines.append(first + " | ".join(cells) + " |")
@@ -225,5 +225,7 @@ def seeds(n: int) -> str:
     return f"{n} seed{'s' if n > 1 else ''}"
 
 
-def _cell(score: Estimate) -> str:
-    return f"{score.value:.1f} ({score.low:.1f}, {score.high:.1f})"
+def _cell(scores: npt.NDArray[np.float64]) -> str:
+    """(n_seeds, n_tasks); one seed has no interval."""
+    value, low, high = estimate(scores)
+    return f"{value:.1f}" + (f" ({low:.1f}, {high:.1f})" if len(scores) > 1 else "")
