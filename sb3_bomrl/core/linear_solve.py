@@ -43,7 +43,7 @@ def conjugate_gradient(
     max_iterations: int = 10,
     damping: float = 0.0,
     tolerance: float = 1e-6,
-    smallest_residual: bool = False,
+    may_be_indefinite: bool = False,
 ) -> tuple[th.Tensor, SolveInfo]:
     """
     Solve (A + δI) x = b for every task by conjugate gradients from x = 0 (Hestenes and Stiefel, 1952), Eq. (A3).
@@ -54,20 +54,20 @@ def conjugate_gradient(
 
     With a positive definite matrix the last iterate is the nearest to the solution, in the matrix's norm. With an
     indefinite one, or where b is not in the range of a singular one, it need not be near: a step along a direction of
-    almost no curvature is the longer, the flatter it is, and the residual grows. ``smallest_residual`` is for such
-    systems.
+    almost no curvature is the longer, the flatter it is, and the residual grows. With ``may_be_indefinite``, a task
+    that meets negative curvature, or ends with a residual above that of x = 0, gets the iterate of its smallest one.
 
     :param matvec: multiplies each row by its task's symmetric matrix A
     :param b: (n_tasks, n_params)
     :param max_iterations: at least 1
     :param damping: δ ≥ 0
     :param tolerance: relative residual at which a task has converged
-    :param smallest_residual: return the iterate of the smallest residual, x = 0 among them, instead of the last
+    :param may_be_indefinite: whether to look out for matrices that are not positive definite
     :return: x, (n_tasks, n_params), and the report
     """
     x, r = th.zeros_like(b), b.clone()
     p, rr = r.clone(), (r * r).sum(1)
-    kept, rr_kept = x, rr
+    best, rr_best, rr_zero = x, rr, rr
     b_norm = rr.sqrt()
     n_iterations = th.zeros(len(b), dtype=th.long, device=b.device)
     status = th.full_like(n_iterations, SolveStatus.MAX_ITERATIONS)
@@ -94,13 +94,16 @@ def conjugate_gradient(
         x, r = th.where(active[:, None], x_next, x), th.where(active[:, None], r_next, r)
         p = th.where(active[:, None], r + (rr_next / rr)[:, None] * p, p)
         rr = rr_next
-        better = rr < rr_kept if smallest_residual else active
-        kept, rr_kept = th.where(better[:, None], x, kept), th.where(better, rr, rr_kept)
+        if may_be_indefinite:
+            best, rr_best = th.where((rr < rr_best)[:, None], x, best), rr.minimum(rr_best)
         n_iterations += active
         status[active & (rr.sqrt() <= tolerance * b_norm)] = SolveStatus.CONVERGED
 
-    residual = th.where(b_norm == 0, 0.0, rr_kept.sqrt() / b_norm)
-    return kept, SolveInfo(n_iterations, residual, status)
+    if may_be_indefinite:
+        falls_back = (status == SolveStatus.NEGATIVE_CURVATURE) | (rr > rr_zero)
+        x, rr = th.where(falls_back[:, None], best, x), th.where(falls_back, rr_best, rr)
+    residual = th.where(b_norm == 0, 0.0, rr.sqrt() / b_norm)
+    return x, SolveInfo(n_iterations, residual, status)
 
 
 def damped_solve(
@@ -111,7 +114,7 @@ def damped_solve(
 
         δ = c · |bᵀAb| / bᵀb,
 
-    and return the iterate of the smallest residual: where the lower level has not converged A is indefinite.
+    and look out for an indefinite A: the lower level may not have converged.
 
     The curvature of the inner problem grows by orders of magnitude while the policy's standard deviations shrink, so
     that no absolute δ serves a whole training run.
@@ -123,8 +126,8 @@ def damped_solve(
     :return: x, (n_tasks, n_params), and the report
     """
     if relative_damping == 0.0:
-        return conjugate_gradient(matvec, b, max_iterations, smallest_residual=True)
+        return conjugate_gradient(matvec, b, max_iterations, may_be_indefinite=True)
     tiny = th.finfo(b.dtype).tiny
     curvature = (b * matvec(b)).sum(1).abs() / (b * b).sum(1).clamp(min=tiny)
     damping = relative_damping * curvature[:, None]
-    return conjugate_gradient(lambda v: matvec(v) + damping * v, b, max_iterations, smallest_residual=True)
+    return conjugate_gradient(lambda v: matvec(v) + damping * v, b, max_iterations, may_be_indefinite=True)

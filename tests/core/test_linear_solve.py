@@ -96,22 +96,23 @@ def test_negative_curvature_stops_one_task_with_its_last_good_iterate():
 
 
 @pytest.mark.parametrize("max_iterations", [1, 2, 4, 8])
-def test_the_iterate_of_the_smallest_residual(max_iterations):
+def test_where_curvature_is_negative_the_iterate_of_the_smallest_residual_is_taken(max_iterations):
     """The second matrix is indefinite: its residual grows by half, to 0.9, before negative curvature is met."""
     a, b = spd(3), right_sides(3)
     a[1] = th.diag(th.tensor([5.0, 4.0, 3.0, 2.0, 1.0, 1.0, 1.0, -2.0]).double())
-    runs = [conjugate_gradient(times(a), b, max_iterations=n)[0] for n in range(1, max_iterations + 1)]
-    iterates = th.stack([th.zeros_like(b), *runs])
-    residuals = th.stack([(b - times(a)(x)).norm(dim=1) / b.norm(dim=1) for x in iterates])
-    best = residuals.argmin(0)
-    assert best[1] == 1
+    last, last_info = conjugate_gradient(times(a), b, max_iterations=max_iterations)
+    first = conjugate_gradient(times(a), b, max_iterations=1)[0]
+    meets_it = int(last_info.status[1]) == SolveStatus.NEGATIVE_CURVATURE
+    assert meets_it == (max_iterations >= 3)
 
-    x, info = conjugate_gradient(times(a), b, max_iterations=max_iterations, smallest_residual=True)
-    assert th.equal(x, iterates[best, th.arange(3)])
-    assert th.allclose(info.residual, residuals.min(0).values, rtol=1e-6, atol=1e-12)
-    last = conjugate_gradient(times(a), b, max_iterations=max_iterations)[1]
-    assert th.equal(info.status, last.status)
-    assert th.equal(info.n_iterations, last.n_iterations)
+    x, info = conjugate_gradient(times(a), b, max_iterations=max_iterations, may_be_indefinite=True)
+    assert th.equal(x[[0, 2]], last[[0, 2]])
+    assert th.equal(x[1], first[1] if meets_it else last[1])
+    residual = (b - times(a)(x)).norm(dim=1) / b.norm(dim=1)
+    assert th.allclose(info.residual, residual, rtol=1e-6, atol=1e-12)
+    assert not meets_it or residual[1] < last_info.residual[1] / 1.4
+    assert th.equal(info.status, last_info.status)
+    assert th.equal(info.n_iterations, last_info.n_iterations)
     assert th.equal(damped_solve(times(a), b, max_iterations, 0.0)[0], x)
 
 
@@ -120,7 +121,7 @@ def test_an_inconsistent_system_gets_what_a_consistent_part_allows():
     a, b = spd(4), right_sides(4)
     a[:, 0], a[:, :, 0] = 0.0, 0.0
     bound = b[:, 0].abs() / b.norm(dim=1)
-    info = conjugate_gradient(times(a), b, max_iterations=30, smallest_residual=True)[1]
+    info = conjugate_gradient(times(a), b, max_iterations=30, may_be_indefinite=True)[1]
     assert (info.residual >= bound).all()
     assert (info.residual <= 1.0).all()
     last = conjugate_gradient(times(a), b, max_iterations=30)[1]
