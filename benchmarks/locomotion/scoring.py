@@ -13,7 +13,7 @@ from sb3_bomrl.types import Rollout, Task
 
 N_ENVS_PER_TASK = 5
 N_SCORES = 20
-"""Adaptations of an evaluation without a largest number, at least half as many: few tasks are adapted to repeatedly."""
+"""Adaptations of an evaluation of all tasks, at most, if its tasks are so few that each is adapted to repeatedly."""
 PATH_STRIDES = (3, 2)
 """Paths are kept of every third task, and of them every second position."""
 

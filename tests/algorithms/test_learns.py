@@ -47,7 +47,7 @@ def test_cartpole(tiny):
 def test_pendulum(tiny):
     """
     Measured: from about -1300 to -356, -817, -787 and -1048 (seeds 0 to 3). The lower level is convex here; with the
-    conjugate gradients' iterate of smallest residual, which needs not be the nearest, to -1054, -1080, -1011 and -1053.
+    conjugate gradients' iterate of smallest residual, which need not be the nearest, to -1054, -1080, -1011 and -1053.
 
     The inner solver matters: with 20 steps of Adam the lower level was not solved to stationarity, conjugate gradients
     met negative curvature, and the return rose to -539, -1269 and -910 (reg_coef 3, seeds 0 to 2).
