@@ -1,11 +1,12 @@
 """
-Does a better solution of BO-MRL's lower level adapt better? Several solvers on the same support data.
+Does a better solution of BO-MRL's lower level adapt better? Several solvers on the same support data, and on more.
 
     python -m benchmarks.inner_quality run --env HalfCheetahDir --method bomrl-alg1
     python -m benchmarks.inner_quality table
 
 A kept meta-policy plays support episodes of test tasks once. The lower level is solved on them as in training, by other
-steps, and with other weights λ of the distance; every solution is scored by fresh episodes of the stochastic policy.
+steps, with other weights λ of the distance, and on more episodes; every solution is scored by fresh episodes of the
+stochastic policy.
 
 - F is the lower level's objective, Eq. (A2), with the λ of training, whatever λ was solved with: lower is better.
 - The *gain* is its first part, the estimate of what the adapted policy does better on the support episodes, in standard
@@ -44,22 +45,26 @@ class Choice(NamedTuple):
     :param step_size: of the steps' size
     :param n_steps: of their number
     :param reg_coef: of λ
+    :param n_episodes: of the support episodes
     """
 
     step_size: float = 1.0
     n_steps: int = 1
     reg_coef: float = 1.0
+    n_episodes: int = 1
 
 
 CHOICES: dict[str, Choice] = {
     "as in training": Choice(),
     "steps 3 times smaller": Choice(step_size=1 / 3),
     "steps 10 times smaller": Choice(step_size=1 / 10),
-    "4 times as many": Choice(n_steps=4),
-    "4 times as many, 3 times smaller": Choice(step_size=1 / 3, n_steps=4),
+    "4 times as many steps": Choice(n_steps=4),
+    "4 times as many steps, 3 times smaller": Choice(step_size=1 / 3, n_steps=4),
     "λ 3 times larger": Choice(reg_coef=3.0),
     "λ 3 times smaller": Choice(reg_coef=1 / 3),
     "λ 10 times smaller": Choice(reg_coef=1 / 10),
+    "4 times the episodes": Choice(n_episodes=4),
+    "4 times the episodes, 4 times as many steps": Choice(n_steps=4, n_episodes=4),
 }
 
 
@@ -105,11 +110,14 @@ def measure(model: BOMRL, family: str, n_adaptations: int = N_ADAPTATIONS) -> li
     tasks = choose_tasks(family, n_adaptations)
     env = make_test_env(family, len(tasks), 1)
     collector = model.make_collector(env, np.random.default_rng(SEED))
-    rollout = collector.collect_episodes(tasks, stack(model.actor.params(), len(tasks)), FAMILIES[family])
-    support = Experience(rollout, model.full_batch(rollout))
+    supports: dict[int, Experience] = {}
+    for factor in {choice.n_episodes for choice in CHOICES.values()}:
+        phi = stack(model.actor.params(), len(tasks))
+        rollout = collector.collect_episodes(tasks, phi, factor * FAMILIES[family])
+        supports[factor] = Experience(rollout, model.full_batch(rollout))
     rows: list[dict[str, Any]] = []
     for name, choice in CHOICES.items():
-        adapted = solve(model, choice, support, len(tasks))
+        adapted = solve(model, choice, supports[choice.n_episodes], len(tasks))
         gain = gain_of(adapted, model.reg_coef * choice.reg_coef)
         fresh = collector.collect_episodes(tasks, adapted.params, N_EVAL_EPISODES)
         returns = returns_per_episode(fresh, N_EVAL_EPISODES).mean(1)
@@ -132,8 +140,8 @@ def measure(model: BOMRL, family: str, n_adaptations: int = N_ADAPTATIONS) -> li
 def difference(row: dict[str, Any], reference: dict[str, Any]) -> tuple[float, float]:
     """
     :param row: of :func:`measure`
-    :param reference: another, of the same support data
-    :return: mean difference of the returns, and its standard error, of pairs
+    :param reference: another, of the same tasks
+    :return: mean difference of the returns, and its standard error, of pairs of adaptations
     """
     pairs = np.array(row["returns"]) - np.array(reference["returns"])
     return float(pairs.mean()), float(pairs.std(ddof=1) / len(pairs) ** 0.5)

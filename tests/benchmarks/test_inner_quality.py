@@ -74,9 +74,11 @@ def test_rows_say_what_was_solved(model, monkeypatch):
     rows = {row["choice"]: row for row in measure(model, "Navigation2D", 4)}
     assert list(rows) == list(CHOICES)
     assert {len(row["returns"]) for row in rows.values()} == {4}
-    own, better = rows["as in training"], rows["4 times as many"]
+    own, better = rows["as in training"], rows["4 times as many steps"]
     assert better["objective"] < own["objective"]
     assert rows["steps 10 times smaller"]["objective"] > own["objective"]
+    more = rows["4 times the episodes"]
+    assert more["gain"] < own["gain"]  # less of it is noise
     assert rows["λ 10 times smaller"]["kl"] > own["kl"] > rows["λ 3 times larger"]["kl"]
 
 
