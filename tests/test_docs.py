@@ -45,6 +45,7 @@ TABLES = tuple(
     for name in (
         "ablations",
         "gradient_signal",
+        "inner_quality",
         "tuning",
         "locomotion_table",
         *(f"locomotion_improvement_{k}" for k in ("deterministic", "stochastic")),
