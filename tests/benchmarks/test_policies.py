@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch as th
+from scipy.stats import ttest_ind
 
 from benchmarks.locomotion import policies
 from benchmarks.locomotion.methods import FAMILIES
@@ -14,21 +15,36 @@ from benchmarks.locomotion.scoring import Plan
 from benchmarks.provenance import RESULTS
 
 KEPT = sorted(path.stem.split("_") for path in POLICIES.glob("*.zip"))
-N_TASKS, N_REPEATS, N_ERRORS = 3, 3, 5.0
+N_TASKS, N_ADAPTATIONS, N_ERRORS = 3, 10, 5.0
 
 
 def distance_to_stored(family, method, seed):
     """Mean difference to the stored stochastic returns, in standard errors: (before, after one adaptation)."""
     path = RESULTS / "locomotion" / family / method / f"seed_{seed}.json"
     row = json.loads(path.read_text())["rows"][-1]
-    step = -(-len(row["tasks"]) // N_TASKS)
-    tasks = row["tasks"][::step]
-    again = score_policy(family, method, tasks * N_REPEATS, Plan(1, FAMILIES[family], 20))
-    stored = np.array(row["stochastic"])[:2, ::step]
-    repeats = np.array(again["stochastic"]).reshape(len(stored), N_REPEATS, len(tasks))
-    # of the difference between one draw, the stored one, and the mean of the repeats; at least a rounding's
-    errors = np.maximum(repeats.var(1, ddof=1) * (1.0 + 1.0 / N_REPEATS), 1e-4)
-    return (repeats.mean(1) - stored).mean(1) / np.sqrt(errors.sum(1)) * len(tasks)
+    scores = np.array(row["stochastic"])[:2]
+    distinct = [task for i, task in enumerate(row["tasks"]) if task not in row["tasks"][:i]]
+    tasks = distinct[:: -(-len(distinct) // N_TASKS)]
+    n_repeats = N_ADAPTATIONS // len(tasks)
+    again = score_policy(family, method, tasks * n_repeats, Plan(1, FAMILIES[family], 20))
+    repeats = np.array(again["stochastic"]).reshape(len(scores), n_repeats, len(tasks))
+    pairs = [(scores[:, [t == task for t in row["tasks"]]], repeats[..., i]) for i, task in enumerate(tasks)]
+    differences, squared_errors = zip(*(difference_of_means(*pair) for pair in pairs), strict=True)
+    return sum(differences) / np.sqrt(sum(squared_errors))
+
+
+def difference_of_means(stored, repeats):
+    """Of (2, n) and (2, m) draws, and its squared error by their common variance; that is at least a rounding's."""
+    n, m = stored.shape[1], repeats.shape[1]
+    squares = sum(((x - x.mean(1, keepdims=True)) ** 2).sum(1) for x in (stored, repeats))
+    return repeats.mean(1) - stored.mean(1), np.maximum(squares / (n + m - 2), 1e-4) * (1.0 / n + 1.0 / m)
+
+
+def test_a_difference_of_means_is_that_of_the_t_test():
+    generator = np.random.default_rng(0)
+    stored, repeats = generator.normal(size=(2, 10)), generator.normal(0.5, size=(2, 5))
+    difference, squared_error = difference_of_means(stored, repeats)
+    np.testing.assert_allclose(difference / squared_error**0.5, ttest_ind(repeats, stored, axis=1).statistic)
 
 
 def test_the_best_seed_of_every_method_is_kept():
