@@ -25,11 +25,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch as th
 
+from benchmarks.command_line import run_and_table
 from benchmarks.locomotion.methods import FAMILIES, env_id, model_arguments, settings_of
 from benchmarks.locomotion.policies import policy_path
 from benchmarks.locomotion.runs import PACKAGES
 from benchmarks.locomotion.scoring import physics
-from benchmarks.provenance import FIGURES, RESULTS, commit, machine, provenance, write_json, write_text
+from benchmarks.provenance import commit, machine, provenance, write_json, write_text
 from sb3_bomrl import BOMRL, make_meta_vec_env
 from sb3_bomrl.core.outer_step import OuterInfo
 from sb3_bomrl.core.params import flatten, mean_over_tasks
@@ -220,22 +221,10 @@ def parser() -> argparse.ArgumentParser:
     """
     :return: the parser
     """
-    result = argparse.ArgumentParser(
-        prog="python -m benchmarks.gradient_signal",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = result.add_subparsers(dest="command", required=True)
-    measures = commands.add_parser("run", help="measure")
+    result, measures = run_and_table("gradient_signal", __doc__)
     measures.add_argument("--env", choices=tuple(FAMILIES), required=True)
     measures.add_argument("--policy", choices=POLICIES, required=True)
     measures.add_argument("--meta-batches", type=int, default=40, help="3 at least")
-    shows = commands.add_parser(
-        "table", help="write what the results say, in Markdown, into the documentation's folder"
-    )
-    shows.add_argument("--output", type=Path, default=FIGURES / "gradient_signal.md")
-    for name in ("run", "table"):
-        commands.choices[name].add_argument("--results", type=Path, default=RESULTS / "gradient_signal")
     return result
 
 

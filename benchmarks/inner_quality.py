@@ -17,18 +17,21 @@ stochastic policy.
 
 import argparse
 import json
+from copy import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
 
+from benchmarks.command_line import run_and_table
 from benchmarks.locomotion.methods import FAMILIES
 from benchmarks.locomotion.policies import load_policy, policy_path
 from benchmarks.locomotion.runs import PACKAGES
 from benchmarks.locomotion.scoring import choose_tasks, make_test_env
-from benchmarks.provenance import FIGURES, RESULTS, commit, machine, provenance, write_json, write_text
+from benchmarks.provenance import commit, machine, provenance, write_json, write_text
 from sb3_bomrl import BOMRL
+from sb3_bomrl.algorithms.validation import step_size
 from sb3_bomrl.core.inner_solvers import InnerStatus
 from sb3_bomrl.core.params import stack
 from sb3_bomrl.meta.evaluation import returns_per_episode
@@ -68,27 +71,18 @@ CHOICES: dict[str, Choice] = {
 }
 
 
-def solve(model: BOMRL, choice: Choice, support: Experience, n_tasks: int) -> Adaptation:
+def solve(model: BOMRL, choice: Choice, support: Experience) -> Adaptation:
     """
     :param model: meta-trained; left as it is
     :param choice: how to solve
     :param support: data of the meta-policy
-    :param n_tasks: number of tasks that it has
     :return: the solution
     """
-    # the schedule's value after training, which is what the model adapts with
-    inner_lr = model.inner_lr if isinstance(model.inner_lr, float) else model.inner_lr(0.0)
-    own = {"inner_lr": model.inner_lr, "n_inner_steps": model.n_inner_steps, "reg_coef": model.reg_coef}
-    changed = {
-        "inner_lr": inner_lr * choice.step_size,
-        "n_inner_steps": model.n_inner_steps * choice.n_steps,
-        "reg_coef": model.reg_coef * choice.reg_coef,
-    }
-    vars(model).update(changed)
-    try:
-        return model.adapt_params(stack(model.actor.params(), n_tasks), support)
-    finally:
-        vars(model).update(own)
+    other = copy(model)
+    other.inner_lr = step_size("inner_lr", model.inner_lr, 0.0) * choice.step_size
+    other.n_inner_steps = model.n_inner_steps * choice.n_steps
+    other.reg_coef = model.reg_coef * choice.reg_coef
+    return other.adapt_params(stack(model.actor.params(), support.rollout.n_tasks), support)
 
 
 def gain_of(adapted: Adaptation, reg_coef: float) -> th.Tensor:
@@ -110,14 +104,14 @@ def measure(model: BOMRL, family: str, n_adaptations: int = N_ADAPTATIONS) -> li
     tasks = choose_tasks(family, n_adaptations)
     env = make_test_env(family, len(tasks), 1)
     collector = model.make_collector(env, np.random.default_rng(SEED))
+    phi = stack(model.actor.params(), len(tasks))
     supports: dict[int, Experience] = {}
     for factor in {choice.n_episodes for choice in CHOICES.values()}:
-        phi = stack(model.actor.params(), len(tasks))
         rollout = collector.collect_episodes(tasks, phi, factor * FAMILIES[family])
         supports[factor] = Experience(rollout, model.full_batch(rollout))
     rows: list[dict[str, Any]] = []
     for name, choice in CHOICES.items():
-        adapted = solve(model, choice, supports[choice.n_episodes], len(tasks))
+        adapted = solve(model, choice, supports[choice.n_episodes])
         gain = gain_of(adapted, model.reg_coef * choice.reg_coef)
         fresh = collector.collect_episodes(tasks, adapted.params, N_EVAL_EPISODES)
         returns = returns_per_episode(fresh, N_EVAL_EPISODES).mean(1)
@@ -171,21 +165,9 @@ def parser() -> argparse.ArgumentParser:
     """
     :return: the parser
     """
-    result = argparse.ArgumentParser(
-        prog="python -m benchmarks.inner_quality",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = result.add_subparsers(dest="command", required=True)
-    measures = commands.add_parser("run", help="measure")
+    result, measures = run_and_table("inner_quality", __doc__)
     measures.add_argument("--env", choices=tuple(FAMILIES), required=True)
     measures.add_argument("--method", choices=METHODS, required=True)
-    shows = commands.add_parser(
-        "table", help="write what the results say, in Markdown, into the documentation's folder"
-    )
-    shows.add_argument("--output", type=Path, default=FIGURES / "inner_quality.md")
-    for name in ("run", "table"):
-        commands.choices[name].add_argument("--results", type=Path, default=RESULTS / "inner_quality")
     return result
 
 

@@ -39,7 +39,7 @@ def settings(model):
 def test_as_in_training_is_the_models_own_adaptation(model, support):
     before = settings(model)
     own = model.adapt_to(stack(model.actor.params(), N_TASKS), support.rollout)
-    found = solve(model, Choice(), support, N_TASKS)
+    found = solve(model, Choice(), support)
     assert all(th.equal(found.params[name], value) for name, value in own.items())
     assert settings(model) == before
 
@@ -52,15 +52,15 @@ def test_a_choice_is_what_a_model_with_those_settings_does(model, support, choic
     other.reg_coef *= choice.reg_coef
     expected = other.adapt_to(stack(model.actor.params(), N_TASKS), support.rollout)
     before = settings(model)
-    found = solve(model, choice, support, N_TASKS)
+    found = solve(model, choice, support)
     assert all(th.equal(found.params[name], value) for name, value in expected.items())
     assert settings(model) == before
-    own = solve(model, Choice(), support, N_TASKS).params
+    own = solve(model, Choice(), support).params
     assert any((found.params[name] != value).any() for name, value in own.items())
 
 
 def test_the_gain_does_not_depend_on_the_weight_it_was_solved_with(model, support):
-    adapted = solve(model, Choice(reg_coef=0.3), support, N_TASKS)
+    adapted = solve(model, Choice(reg_coef=0.3), support)
     lower = LowerLevel(model.actor, support.batch, model.distance, model.surrogate, model.reg_coef)
     with th.no_grad():
         own = lower.loss(adapted.params, stack(model.actor.params(), N_TASKS))
