@@ -80,8 +80,9 @@ class MetaAlgorithm(AdaptiveAlgorithm):
         params = stack(meta_params, query.rollout.n_tasks)
         for support in supports:
             params = self.adapt_params(params, support).params
+        where_sampled = (query.batch.weights * query.batch.advantages).sum(-1)  # 0 only where all weights are equal
         with th.no_grad():
-            return float(query_surrogate(self.actor, query.batch, params).mean())
+            return float((query_surrogate(self.actor, query.batch, params) - where_sampled).mean())
 
     # ------------------------------------------------------------------ the loop
 

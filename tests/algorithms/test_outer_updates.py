@@ -1,0 +1,161 @@
+"""What a meta-iteration does to the meta-policy, written out from the data that it collected, task by task."""
+
+import pytest
+import torch as th
+from stable_baselines3.common.logger import KVWriter, Logger
+
+from sb3_bomrl import BOMRL, EMAML, MAML, ProMP, Reptile
+
+W, B, OUT, OUT_B, LOG_STD = (
+    *("mlp_extractor.policy_net.0.weight", "mlp_extractor.policy_net.0.bias"),
+    *("action_net.weight", "action_net.bias", "log_std"),
+)
+INNER_LR = 0.4
+
+
+class Task:
+    """One task's steps of a rollout, with advantages centred and scaled to one."""
+
+    def __init__(self, rollout, index):
+        self.observations = rollout.observations[index].flatten(0, 1).double()
+        self.actions = rollout.actions[index].flatten(0, 1).double()
+        self.raw = rollout.advantages[index].flatten().double()
+        self.centred = self.raw - self.raw.mean()
+        self.advantages = self.centred / (self.centred.square().mean().sqrt() + 1e-8)
+        n_episodes = rollout.episode_starts[index].sum()
+        self.mean_reward = rollout.rewards[index].double().sum() / n_episodes * n_episodes / self.raw.numel()
+
+    def policy(self, params):
+        hidden = th.tanh(self.observations @ params[W].T + params[B])
+        return th.distributions.Normal(hidden @ params[OUT].T + params[OUT_B], params[LOG_STD].exp())
+
+    def log_prob(self, params):
+        return self.policy(params).log_prob(self.actions).sum(-1)
+
+    def step(self, params, surrogate="linear", credit_coef=0.0):
+        """θ + α ∇ (1/n) Σ_t h(r_t) A_t, differentiable."""
+        log_prob = self.log_prob(params)
+        log_ratio = log_prob - log_prob.detach()
+        h = (1.0 - credit_coef) * log_ratio.exp() + credit_coef * (1.0 + log_ratio)
+        slopes = th.autograd.grad((h * self.advantages).mean(), list(params.values()), create_graph=True)
+        return {name: value + INNER_LR * slope for (name, value), slope in zip(params.items(), slopes, strict=True)}
+
+
+def leaves_of(params):
+    return {name: value.detach().clone().requires_grad_() for name, value in params.items()}
+
+
+class Seen(KVWriter):
+    """The last log, and what the outer step was given."""
+
+    def write(self, key_values, key_excluded, step=0):
+        self.log = dict(key_values)
+
+    def close(self):
+        pass
+
+
+def one_iteration(tiny, cls, **kwargs):
+    """φ before and after one meta-iteration in double precision, and what happened in it."""
+    model = tiny.model(cls=cls, inner_lr=INNER_LR, **kwargs)
+    model.policy.double()
+    seen, original = Seen(), model._outer_step
+    model.set_logger(Logger(None, [seen]))
+
+    def outer_step(meta_params, gradient, supports, adapted, query):
+        seen.gradient, seen.adapted = gradient.gradient, adapted
+        seen.supports = [[Task(phase.rollout, i) for i in (0, 1)] for phase in supports]
+        seen.query = [Task(query.rollout, i) for i in (0, 1)]
+        seen.improvement_of = lambda params: model.outer_improvement(params, supports, query)
+        seen.before = model.actor.params()
+        seen.before = {name: value.detach().clone() for name, value in seen.before.items()}
+        return original(meta_params, gradient, supports, adapted, query)
+
+    model._outer_step = outer_step
+    model.learn(tiny.iteration_of(model))
+    assert model.n_meta_iterations == 1
+    seen.after = {name: value.detach() for name, value in model.actor.params().items()}
+    assert set(seen.after) == {W, B, OUT, OUT_B, LOG_STD}
+    return model, seen
+
+
+def close(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        th.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-7)  # rollouts are in single precision
+
+
+def test_reptile_goes_towards_where_the_inner_steps_lead(tiny):
+    _, seen = one_iteration(tiny, Reptile, n_inner_steps=3, interpolation=0.25)
+    ends = []
+    for i in (0, 1):
+        theta = leaves_of(seen.before)
+        for data in (seen.supports[0][i], seen.supports[1][i], seen.query[i]):
+            theta = leaves_of(data.step(theta))
+        ends.append(theta)
+    expected = {
+        name: value + 0.25 * ((ends[0][name] + ends[1][name]) / 2 - value).detach()
+        for name, value in seen.before.items()
+    }
+    close(seen.after, expected)
+    assert tiny.differ(seen.after, seen.before)
+
+
+@pytest.mark.parametrize("credit_coef", [0.0, 0.3, 1.0])
+def test_emaml_gives_credit_to_the_support_data(tiny, credit_coef):
+    _, seen = one_iteration(tiny, EMAML, n_inner_steps=2, credit_coef=credit_coef, outer_step="adam")
+    scale = th.stack([data.centred.square().mean() for data in seen.query]).mean().sqrt() + 1e-8
+    total = {name: th.zeros_like(value) for name, value in seen.before.items()}
+    for i in (0, 1):
+        phi = leaves_of(seen.before)
+        theta, scores = phi, 0.0
+        for phase in seen.supports:
+            scores = scores + phase[i].log_prob(theta).sum()
+            theta = phase[i].step(theta, credit_coef=credit_coef)
+        query = seen.query[i]
+        log_prob = query.log_prob(theta)
+        gain = ((log_prob - log_prob.detach()).exp() * query.centred / scale).mean()
+        credit = (query.mean_reward - seen.query[1 - i].mean_reward) / scale
+        slopes = th.autograd.grad(gain + credit_coef * credit * scores, list(phi.values()))
+        total = {name: value + slope / 2 for (name, value), slope in zip(total.items(), slopes, strict=True)}
+    close(seen.gradient, total)
+
+
+@pytest.mark.parametrize(("target_kl", "factor"), [(1e-9, 2.0), (1e9, 0.5)])
+def test_promp_makes_the_penalty_heavier_where_the_kl_is_too_large(tiny, target_kl, factor):
+    settings = {"n_inner_steps": 1, "n_epochs": 3, "learning_rate": 1e-2, "init_kl_coef": 0.5}
+    model, seen = one_iteration(tiny, ProMP, target_kl=target_kl, **settings)
+    assert model.kl_coefs == [0.5 * factor]
+    divergences = [
+        th.distributions.kl_divergence(data.policy(seen.before), data.policy(seen.after)).sum(-1).mean()
+        for data in seen.supports[0]
+    ]
+    assert seen.log["promp/kl"] == pytest.approx(float(sum(divergences)) / 2, rel=1e-6)
+    assert seen.log["promp/kl"] > 1e-6
+
+
+def test_promp_leaves_the_penalty_alone_where_the_kl_is_right(tiny):
+    settings = {"n_inner_steps": 1, "n_epochs": 3, "learning_rate": 1e-2, "init_kl_coef": 0.5}
+    _, seen = one_iteration(tiny, ProMP, **settings)
+    for factor, expected in ((0.65, 1.0), (0.68, 0.5), (1.0, 0.5), (1.48, 0.5), (1.52, 0.25)):
+        model, again = one_iteration(tiny, ProMP, target_kl=factor * seen.log["promp/kl"], **settings)
+        assert again.log["promp/kl"] == seen.log["promp/kl"]
+        assert model.kl_coefs == [expected], factor
+
+
+@pytest.mark.parametrize("discount_states", [False, True])
+@pytest.mark.parametrize(
+    ("cls", "kwargs"), [(MAML, {"n_inner_steps": 2}), (BOMRL, {}), (BOMRL, {"hypergradient": "unrolled"})]
+)
+def test_the_line_search_measures_from_where_the_meta_policy_stands(tiny, cls, kwargs, discount_states):
+    settings = {"discount_states": discount_states, "gamma": 0.8, "outer_step": "trpo", "line_search": True}
+    _, seen = one_iteration(tiny, cls, **settings, **kwargs)
+    assert seen.improvement_of(seen.before) == pytest.approx(0.0, abs=1e-6)
+    if cls is BOMRL and "hypergradient" not in kwargs:
+        return  # a few inner steps do not solve the lower level, which the implicit gradient takes for granted
+    slope = sum(float(value.square().sum()) for value in seen.gradient.values())
+    ahead, behind = (
+        {name: value + step * seen.gradient[name] for name, value in seen.before.items()} for step in (1e-6, -1e-6)
+    )
+    difference = seen.improvement_of(ahead) - seen.improvement_of(behind)
+    assert difference == pytest.approx(2e-6 * slope, rel=1e-3)
