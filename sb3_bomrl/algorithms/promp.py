@@ -1,6 +1,7 @@
 """ProMP: proximal meta-policy search."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, ClassVar
 
 import torch as th
@@ -161,14 +162,16 @@ class ProMP(GradientAdaptation):
         start, n_tasks = mean_over_tasks(meta_params), query.rollout.n_tasks
         target_kl = self._step_size("target_kl")
         self._update_learning_rate(self.policy.optimizer)
+        moments = deepcopy(self.policy.optimizer.state_dict())
         try:
             for _ in range(self.n_epochs):
-                reports.check_finite_tasks("meta-gradient", gradient.task_norms, list(range(n_tasks)))
                 info = adam_step(self.actor, start, gradient.gradient, supports[0].batch, self.max_grad_norm)
                 current = stack(self.actor.params(), n_tasks)
                 gradient, kl = self._gradient(current, meta_params, supports, adapted, query)
+                reports.check_finite_tasks("meta-gradient", gradient.task_norms, list(range(n_tasks)))
         except FloatingPointError:
             self.actor.load_params(start)
+            self.policy.optimizer.load_state_dict(moments)
             raise
         self._adapt_kl_coefs(kl, target_kl)
         return info

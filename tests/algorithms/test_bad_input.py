@@ -1,5 +1,7 @@
 """Bad input gets an error that names the argument, the value and what is accepted; bad numbers stop the run."""
 
+from copy import deepcopy
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -181,18 +183,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, broken, monkeypatch):
     assert all(value.isfinite().all() for value in tiny.params(model).values())
 
 
-def test_an_epoch_of_promp_that_is_not_finite_undoes_the_outer_step(tiny, monkeypatch):
-    model = tiny.model(cls=ProMP)
-    before = tiny.params(model)
+@pytest.mark.parametrize("broken_call", [2, 3])  # after the first of two epochs, and after the last
+def test_an_epoch_of_promp_that_is_not_finite_undoes_the_outer_step(tiny, monkeypatch, broken_call):
+    model = tiny.model(cls=ProMP).learn(10)
+    before, moments = tiny.params(model), deepcopy(model.policy.optimizer.state_dict()["state"])
     original, calls = model._gradient, []
 
     def gradient(*args):
         found, kl = original(*args)
         calls.append(tiny.params(model))
-        return found._replace(task_norms=found.task_norms * (np.nan if len(calls) == 2 else 1.0)), kl
+        return found._replace(task_norms=found.task_norms * (np.nan if len(calls) == broken_call else 1.0)), kl
 
     monkeypatch.setattr(model, "_gradient", gradient)
     with pytest.raises(FloatingPointError, match="meta-gradient of task 0"):
         model.learn(10)
     assert tiny.differ(calls[1], before)  # the first epoch was taken
     tiny.assert_equal(tiny.params(model), before)
+    after = model.policy.optimizer.state_dict()["state"]
+    assert moments.keys() == after.keys()
+    for number, state in moments.items():
+        tiny.assert_equal(after[number], state)
