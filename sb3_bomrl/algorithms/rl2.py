@@ -5,17 +5,14 @@ from typing import Any, ClassVar
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_bomrl.algorithms.trials import as_trial_env, make_trial_vec_env
 from sb3_bomrl.algorithms.validation import check_positive
 
 try:
     from sb3_contrib import RecurrentPPO
-    from sb3_contrib.common.recurrent.policies import (
-        RecurrentActorCriticCnnPolicy,
-        RecurrentActorCriticPolicy,
-        RecurrentMultiInputActorCriticPolicy,
-    )
+    from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 except ImportError as error:
     raise ImportError("RL2 needs sb3-contrib: run `pip install 'sb3-bomrl[contrib]'`") from error
 
@@ -47,14 +44,6 @@ class MlpLstmPolicy(WholeSequences):
     """sb3-contrib's policy of that name, see :class:`WholeSequences`."""
 
 
-class CnnLstmPolicy(WholeSequences, RecurrentActorCriticCnnPolicy):
-    """sb3-contrib's policy of that name, see :class:`WholeSequences`."""
-
-
-class MultiInputLstmPolicy(WholeSequences, RecurrentMultiInputActorCriticPolicy):
-    """sb3-contrib's policy of that name, see :class:`WholeSequences`."""
-
-
 class RL2(RecurrentPPO):
     """
     RL² (Duan et al., 2016, arXiv 1611.02779; Wang et al., 2016, arXiv 1611.05763): sb3-contrib's ``RecurrentPPO`` on
@@ -63,20 +52,19 @@ class RL2(RecurrentPPO):
     It adapts by playing: the hidden state, kept over the episodes of a trial, is all that changes. Score it with
     :func:`~sb3_bomrl.evaluate_trials`. The parameters that are not listed here are ``RecurrentPPO``'s.
 
-    :param policy: ``"MlpLstmPolicy"``, or a class
+    :param policy: ``"MlpLstmPolicy"``, or a class; the observation of a trial is a vector in any case
     :param env: id of a registered environment with tasks, of which ``n_envs`` are made; an environment with tasks,
         which is wrapped; or a VecEnv of ``TrialWrapper`` environments
     :param n_steps: steps per rollout and environment. Gradients flow through the hidden state within a rollout alone:
         take at least the length of a trial
-    :param episodes_per_trial: episodes of one task that make up a trial, where the trials are made here
+    :param batch_size: steps per minibatch. Gradients do not cross its two ends, which lie anywhere in a trial: take the
+        length of several trials
+    :param episodes_per_trial: episodes of one task that make up a trial, 2 if not given; an environment that has trials
+        says so itself
     :param n_envs: number of environments where ``env`` is an id
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpLstmPolicy": MlpLstmPolicy,
-        "CnnLstmPolicy": CnnLstmPolicy,
-        "MultiInputLstmPolicy": MultiInputLstmPolicy,
-    }
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpLstmPolicy": MlpLstmPolicy}
 
     def __init__(
         self,
@@ -90,7 +78,7 @@ class RL2(RecurrentPPO):
         gae_lambda: float = 0.95,
         clip_range: float | Schedule = 0.2,
         clip_range_vf: float | Schedule | None = None,
-        episodes_per_trial: int = 2,
+        episodes_per_trial: int | None = None,
         n_envs: int = 20,
         normalize_advantage: bool = True,
         ent_coef: float = 0.0,
@@ -107,12 +95,14 @@ class RL2(RecurrentPPO):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        check_positive("episodes_per_trial", episodes_per_trial, integer=True)
-        self.episodes_per_trial = episodes_per_trial
+        length = 2 if episodes_per_trial is None else episodes_per_trial
+        check_positive("episodes_per_trial", length, integer=True)
         if isinstance(env, str):
-            env = make_trial_vec_env(env, n_envs, episodes_per_trial, seed)
+            env = make_trial_vec_env(env, n_envs, length, seed)
         elif env is not None:
-            env = as_trial_env(env, episodes_per_trial)
+            env = as_trial_env(env, length)
+            length = _episodes_per_trial(env, episodes_per_trial)
+        self.episodes_per_trial = length
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -139,3 +129,14 @@ class RL2(RecurrentPPO):
             device=device,
             _init_setup_model=_init_setup_model,
         )
+
+
+def _episodes_per_trial(env: VecEnv, asked: int | None) -> int:
+    """Of all environments, which must agree with each other and with what was asked for."""
+    found = sorted(set(map(int, env.get_attr("episodes_per_trial"))))
+    if len(found) > 1 or asked not in (None, found[0]):
+        raise ValueError(
+            f"episodes_per_trial must be left out, or be that of all trials of env, "
+            f"{', '.join(map(str, found))}; got {asked!r}"
+        )
+    return found[0]

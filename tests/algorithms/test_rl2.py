@@ -36,13 +36,13 @@ def make(tiny, env=None, **kwargs):
 @pytest.mark.parametrize("policy_env", ["id", "env", "vec"])
 def test_runs(tiny, policy_env):
     env = {"id": "bomrl/Navigation2D-v0", "env": tiny.GoalEnv(), "vec": None}[policy_env]
-    model = make(tiny, env, episodes_per_trial=3, n_envs=2)
+    model = make(tiny, env, episodes_per_trial=2 if policy_env == "vec" else 3, n_envs=2)
     before = tiny.params(model)
     model.learn(80)
     assert tiny.differ(tiny.params(model), before)
     assert model.observation_space.shape == (2 + 2 + 2,)
-    if policy_env != "vec":
-        assert model.env.get_attr("episodes_per_trial") == [3] * model.n_envs
+    assert model.env.get_attr("episodes_per_trial") == [model.episodes_per_trial] * model.n_envs
+    assert model.episodes_per_trial == (2 if policy_env == "vec" else 3)
     if policy_env == "env":  # the log shows episodes, not trials
         assert [episode["l"] for episode in model.ep_info_buffer] == [10] * len(model.ep_info_buffer)
         assert len(model.ep_info_buffer) == 8
@@ -61,6 +61,17 @@ def test_repeats_saves_and_loads(tiny, tmp_path):
     assert loaded.episodes_per_trial == 2
     loaded.learn(80, reset_num_timesteps=False)
     assert RL2.load(tmp_path / "rl2").env is None
+
+
+def test_the_length_of_trials_is_the_environments(tiny):
+    trial = TrialWrapper(tiny.GoalEnv(), 5)
+    assert make(tiny, trial).episodes_per_trial == 5
+    assert make(tiny).episodes_per_trial == make(tiny, tiny.GoalEnv()).episodes_per_trial == 2
+    with pytest.raises(ValueError, match=r"episodes_per_trial must be left out, or be .* of env, 5; got 2"):
+        make(tiny, trial, episodes_per_trial=2)
+    mixed = DummyVecEnv([lambda n=n: TrialWrapper(tiny.GoalEnv(), n) for n in (3, 2)])
+    with pytest.raises(ValueError, match=r"episodes_per_trial must be left out, or be .* of env, 2, 3; got None"):
+        make(tiny, mixed)
 
 
 def still_start(tiny):
@@ -156,6 +167,8 @@ def test_what_is_needed_is_said(tiny, monkeypatch):
         make(tiny, tiny.GoalEnv(), episodes_per_trial=0)
     with pytest.raises(ValueError, match="n_envs must be an integer of at least 1, got 0"):
         make(tiny, "bomrl/Navigation2D-v0", n_envs=0)
+    with pytest.raises(ValueError, match="Policy CnnLstmPolicy unknown"):  # a trial's observation is a vector
+        RL2("CnnLstmPolicy", trials(tiny))
     for name, value in (("n_adaptation_steps", -1), ("n_eval_episodes", 0)):
         with pytest.raises(ValueError, match=f"{name} must be an integer of at least .*, got {value}"):
             evaluate_trials(make(tiny), trials(tiny), **{name: value})
