@@ -86,7 +86,6 @@ class MAML(GradientAdaptation):
             cg_max_steps=cg_max_steps,
             cg_damping=cg_damping,
             sub_sampling_factor=sub_sampling_factor,
-            line_search=line_search,
             max_grad_norm=max_grad_norm,
             n_critic_updates=n_critic_updates,
             batch_size=batch_size,
@@ -101,6 +100,7 @@ class MAML(GradientAdaptation):
             device=device,
             _init_setup_model=_init_setup_model,
         )
+        self.line_search = line_search
 
     def _check_arguments(self) -> None:
         super()._check_arguments()

@@ -48,7 +48,7 @@ def policy_gradient_step(
     tasks_per_chunk: int | None = None,
 ) -> Adaptation:
     r"""
-    θ + α ∇_θ Σ_t w_t h(π_θ/π_old) A_t (Finn et al., 2017, Eq. 1), as one gradient step on Eq. (A2) of Alg(3) with
+    θ + α ∇_θ Σ_t w_t h(π_θ/π_old) A_t (Finn et al., 2017, Section 2.2), as one gradient step on Eq. (A2) of Alg(3) with
     λ = 1, whose distance has no slope where it starts.
 
     :param actor: policy as a function of stacked parameters
@@ -177,6 +177,9 @@ def emaml_meta_gradient(
 def leave_one_out_credit(query: Rollout, visitation_gamma: float, normalize_advantage: bool) -> th.Tensor:
     r"""
     J_τ(θ_K) less the mean of the other tasks', in the units of the query surrogate's gradient.
+
+    J_τ is the return of the episodes, which γ discounts only where the visitation is: where it is not, the policy
+    gradient's γ in the advantages is a means against variance (Schulman et al., 2016, Section 3), and J_τ has none.
 
     The baseline is that of the other tasks because the task's own returns before adaptation depend on the very data
     that are to be credited. With one task there is none.

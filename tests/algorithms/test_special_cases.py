@@ -20,6 +20,8 @@ OUTER_STEPS = [
 
 
 def run(tiny, cls, **kwargs):
+    if cls in (EMAML, FOMAML):
+        kwargs.pop("line_search", None)  # they never search
     start = tiny.model(cls=cls, **kwargs)
     before = tiny.params(start)
     after = tiny.params(start.learn(3 * tiny.iteration))
