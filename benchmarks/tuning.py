@@ -6,9 +6,10 @@ A small tuning budget for every method of :mod:`benchmarks.locomotion`: short ru
 
 Four runs per method and family: three values of what decides how far an adaptation goes, and of the middle one a second
 size of the outer step. On Navigation2D all but BO-MRL got a second round of four: three more values, and of the best of
-the six the second size. The seed is none of the comparison's. What the comparison uses is the best, by the mean of the
-two returns in the table. ``benchmarks/results/tuning/<env>/<method>,<what differs>/seed_100.json`` are files like those
-of the comparison. A run that is stopped goes on when it is started again.
+the six the second size; and MAML, FOMAML, E-MAML a third one, with Adam, which is BO-MRL's outer step there. The seed
+is none of the comparison's. What the comparison uses is the best, by the mean of the two returns in the table.
+``benchmarks/results/tuning/<env>/<method>,<what differs>/seed_100.json`` are files like those of the comparison. A run
+that is stopped goes on when it is started again.
 """
 
 import argparse
@@ -61,6 +62,10 @@ KL, RATE = {"max_kl": (0.02, 0.01)}, {"learning_rate": (1e-3, 3e-4)}
 FALLING = {"learning_rate": ("lin_0.001", "lin_0.0003")}
 EPOCHS = {"rl2_n_epochs": (5, 10)}
 INTERPOLATION = {"interpolation": ("lin_1.0", "lin_0.3")}
+ADAM = [
+    {"outer_step": "adam", **overrides}
+    for overrides in _tries("inner_lr", (0.5, 1.0, 2.0), {"learning_rate": ("lin_0.005", "lin_0.001")})
+]
 TRIES: dict[str, dict[str, list[dict[str, Any]]]] = {
     "HalfCheetahVel": {
         "bomrl-alg1": _tries("reg_coef", (0.05, 0.1, 0.3), KL),
@@ -74,9 +79,9 @@ TRIES: dict[str, dict[str, list[dict[str, Any]]]] = {
     "Navigation2D": {
         "bomrl-alg1": _tries("reg_coef", (0.03, 0.1, 0.3), FALLING),
         "bomrl-alg3": _tries("reg_coef", (0.01, 0.03, 0.1), FALLING),
-        "maml": _second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL),
-        "fomaml": _second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL),
-        "emaml": _second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL),
+        "maml": [*_second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL), *ADAM],
+        "fomaml": [*_second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL), *ADAM],
+        "emaml": [*_second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL), *ADAM],
         "promp": _second_round("inner_lr", (0.3, 0.5, 1.0), (2.0, 5.0, 10.0), 1.0, RATE),
         "reptile": _second_round("inner_lr", (0.5, 2.0, 5.0), (0.1, 0.2, 1.0), 0.5, INTERPOLATION),
         "rl2": _second_round("rl2_learning_rate", (1e-4, 3e-4, 1e-3), (2e-3, 3e-3, 1e-2), 1e-3, EPOCHS),
