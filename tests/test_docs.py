@@ -49,6 +49,7 @@ TABLES = tuple(
         "tuning",
         "locomotion_table",
         *(f"locomotion_improvement_{k}" for k in ("deterministic", "stochastic")),
+        "locomotion_differences",
     )
 )
 SHOWN_ONLY = ("{eval-rst}", "{toctree}", "{include} ../CHANGELOG.md", *TABLES, "text", "yaml")

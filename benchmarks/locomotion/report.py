@@ -1,13 +1,14 @@
 """What the result files say: interquartile means over tasks × seeds with bootstrap intervals."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import mannwhitneyu, trim_mean
+from scipy.stats import trim_mean
 
 from benchmarks.locomotion.methods import METHODS, family_of
 
@@ -47,17 +48,27 @@ def interquartile_mean(scores: npt.NDArray[np.float64]) -> float:
 
 def estimate(scores: npt.NDArray[np.float64], seed: int = 0) -> Estimate:
     """
-    The interquartile mean with its stratified bootstrap interval: seeds are drawn anew within each task.
+    The interquartile mean with the interval of a bootstrap that draws whole seeds.
+
+    One meta-policy plays all tasks of a seed, so that its scores rise and fall together. rliable's stratified bootstrap
+    draws the seeds anew within each task, as if every task had runs of its own: that would be narrower than it may be.
 
     :param scores: (n_seeds, n_tasks)
     :param seed: of the draws
-    :return: value and percentile interval
+    :return: value and 95 % percentile interval
     """
-    n_seeds, n_tasks = scores.shape
-    rows = np.random.default_rng(seed).integers(n_seeds, size=(N_BOOTSTRAP, n_seeds, n_tasks))
-    draws = np.take_along_axis(scores[None], rows, axis=1).reshape(N_BOOTSTRAP, -1)
-    low, high = np.percentile(trim_mean(draws, 0.25, axis=1), [2.5, 97.5])
+    low, high = np.percentile(draw_seeds(scores, seed), [2.5, 97.5])
     return Estimate(interquartile_mean(scores), float(low), float(high))
+
+
+def draw_seeds(scores: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.float64]:
+    """
+    :param scores: (n_seeds, n_tasks)
+    :param seed: of the draws
+    :return: (n_draws,) interquartile means of as many seeds as there are, drawn with replacement
+    """
+    rows = np.random.default_rng(seed).integers(len(scores), size=(N_BOOTSTRAP, len(scores)))
+    return trim_mean(scores[rows].reshape(N_BOOTSTRAP, -1), 0.25, axis=1)
 
 
 def final_scores(runs: Sequence[dict[str, Any]], kind: str) -> npt.NDArray[np.float64]:
@@ -111,22 +122,11 @@ def final_after_one(runs: Sequence[dict[str, Any]], kind: str) -> npt.NDArray[np
 def performance_profile(scores: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """
     :param scores: any shape
-    :return: every score in ascending order, and the share of scores that are at least as high
+    :return: every score in ascending order, and the share of scores that are at least as high; then the highest once
+        more, which none is above
     """
     ordered = np.sort(scores.ravel())
-    return ordered, 1.0 - np.arange(len(ordered)) / len(ordered)
-
-
-def probability_of_improvement(scores: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> float:
-    """
-    Chance that a run of one method beats one of another on a task, mean over tasks; ties count half.
-
-    :param scores: (n_seeds, n_tasks)
-    :param others: (n_other_seeds, n_tasks)
-    :return: between 0 and 1
-    """
-    n_pairs = len(scores) * len(others)
-    return float(np.mean([mannwhitneyu(a, b).statistic for a, b in zip(scores.T, others.T, strict=True)]) / n_pairs)
+    return np.append(ordered, ordered[-1]), 1.0 - np.arange(len(ordered) + 1) / len(ordered)
 
 
 def group_runs(root: Path) -> dict[tuple[str, str, int], list[dict[str, Any]]]:
@@ -175,11 +175,12 @@ def run_speed(root: Path, run: dict[str, Any]) -> float | None:
 def markdown_table(root: Path) -> str:
     """
     :param root: folder of the results
-    :return: a table of every finished method, family and kind of policy
+    :return: a table of every finished method, family and kind of policy, and what they were run on; its last column is
+        the mean over tasks of each seed after one adaptation, in which one bad task shows
     """
     lines = [
-        "| env | method | env steps | seeds | s per run | policy | 0 | 1 | 2 | 3 adaptations |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| env | method | env steps | seeds | s per run | policy | 0 | 1 | 2 | 3 adaptations | each seed after 1 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (env, method, _), runs in group_runs(root).items():
         steps = int(np.median([run["rows"][-1]["env_steps"] for run in runs]))
@@ -189,32 +190,19 @@ def markdown_table(root: Path) -> str:
             scores = final_scores(runs, kind)
             cells = [_cell(scores[:, k]) for k in range(scores.shape[1])]
             cells += ["–"] * (4 - len(cells))
+            cells.append(", ".join(f"{value:.1f}" for value in final_after_one(runs, kind).mean(1)))
             first = f"| {env} | {method} | {steps:,} | {len(runs)} | {seconds} | {kind} | "
             lines.append(first + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", hardware(root)])
 
 
-def improvement_table(root: Path, kind: str = "stochastic") -> str:
+def hardware(root: Path) -> str:
     """
     :param root: folder of the results
-    :param kind: ``"deterministic"`` or ``"stochastic"``
-    :return: how probably the method of a row beats that of a column after one adaptation, a table per family
+    :return: what the finished runs were made on, in words
     """
-    groups, tables = group_runs(root), []
-    for env, timesteps in sorted({(env, timesteps) for env, _, timesteps in groups}):
-        found = {
-            key[1]: final_after_one(runs, kind) for key, runs in groups.items() if (key[0], key[2]) == (env, timesteps)
-        }
-        lines = [f"{env}, {timesteps:,} steps, {kind} policy", ""]
-        lines += [f"| | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
-        for method, scores in found.items():
-            cells = [
-                "" if other == method else f"{probability_of_improvement(scores, others):.2f}"
-                for other, others in found.items()
-            ]
-            lines.append(f"| {method} ({seeds(len(scores))}) | {' | '.join(cells)} |")
-        tables.append("\n".join(lines))
-    return "\n\n".join(tables)
+    counts = Counter(run["provenance"]["hardware"] for run in load_runs(root))
+    return "Made on: " + "; ".join(f"{name} ({n} runs)" for name, n in counts.most_common()) + "."
 
 
 def seeds(n: int) -> str:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from benchmarks import ablations, tuning
-from benchmarks.locomotion import figures, report
+from benchmarks.locomotion import comparison, figures, report
 from benchmarks.locomotion.__main__ import draw
 from benchmarks.provenance import FIGURES, RESULTS
 
@@ -25,6 +25,7 @@ def write_run(root, label, seed, rng, n_scores=4, n_points=3, env="HalfCheetahVe
     if is_complete:
         rows.append(row(rng.normal(size=(n_scores, N_TASKS)), n_points - 1, True, **more))
     head = {"env": f"bomrl/{env}-v0", "method": label, "label": label, "seed": seed, "timesteps": 2_000}
+    head["provenance"] = {"hardware": f"{1 + seed // 2} cores"}
     path = root / env / label / f"seed_{seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**head, "rows": rows}))
@@ -46,27 +47,32 @@ def results(tmp_path):
     return tmp_path, runs
 
 
+def rows_drawn(statistic, *columns):
+    """SciPy's bootstrap, which draws whole rows of columns that are paired."""
+    settings = {"n_resamples": 2_000, "method": "percentile", "vectorized": False, "paired": True}
+    return stats.bootstrap(columns, statistic, **settings, rng=np.random.default_rng(1)).confidence_interval
+
+
 def test_interquartile_mean_and_its_interval():
     scores = np.random.default_rng(0).normal(5.0, 2.0, (6, 16))
     ordered = np.sort(scores.ravel())
     result = report.estimate(scores)
     assert result.value == pytest.approx(ordered[24:72].mean())
-    # independent draws of whole columns' entries, by scipy's own bootstrap of one column at a time
-    whole = stats.bootstrap(
-        tuple(scores.T), lambda *columns: stats.trim_mean(np.concatenate(columns), 0.25), n_resamples=2_000,
-        method="percentile", vectorized=False, rng=np.random.default_rng(1),
-    ).confidence_interval  # fmt: skip
+    whole = rows_drawn(lambda *columns: stats.trim_mean(np.concatenate(columns), 0.25), *scores.T)
     assert (result.low, result.high) == (pytest.approx(whole.low, abs=0.05), pytest.approx(whole.high, abs=0.05))
+    # three seeds whose scores rise and fall together have no interval narrower than themselves
+    together = report.estimate(np.repeat([[1.0], [2.0], [3.0]], 50, axis=1))
+    assert (together.low, together.high) == (1.0, 3.0)
     alone = report.estimate(scores[:1])
     assert alone.low == alone.value == alone.high
 
 
 def test_profiles_and_the_probability_of_improvement_by_hand():
     thresholds, share = report.performance_profile(np.array([[3.0, 1.0], [2.0, 4.0]]))
-    assert (thresholds.tolist(), share.tolist()) == ([1.0, 2.0, 3.0, 4.0], [1.0, 0.75, 0.5, 0.25])
+    assert (thresholds.tolist(), share.tolist()) == ([1.0, 2.0, 3.0, 4.0, 4.0], [1.0, 0.75, 0.5, 0.25, 0.0])
     # first task: 2 of 4 pairs won, one tie; second task: all lost
     scores, others = np.array([[1.0, 0.0], [3.0, 0.0]]), np.array([[1.0, 5.0], [2.0, 5.0]])
-    assert report.probability_of_improvement(scores, others) == pytest.approx((2.5 / 4 + 0.0) / 2)
+    assert comparison.probability_of_improvement(scores, others) == pytest.approx((2.5 / 4 + 0.0) / 2)
 
 
 def test_a_task_that_is_adapted_to_repeatedly_counts_once():
@@ -88,23 +94,26 @@ def test_nothing_to_draw_is_said(tmp_path):
 def test_the_table_has_every_group_and_no_unfinished_run(results):
     root, runs = results
     lines = report.markdown_table(root).splitlines()
-    assert len(lines) == 2 + 2 * 3
+    assert len(lines) == 2 + 2 * 3 + 2
+    assert lines[-1] == "Made on: 1 cores (4 runs)."
     line = next(line for line in lines if "| maml |" in line and "deterministic" in line)
     assert "| 2,000 | 2 | 4 |" in line
     scores = np.array([run["rows"][-1]["deterministic"][3] for run in runs["maml"]])
     value = stats.trim_mean(scores, 0.25, axis=None)
-    assert line.rstrip(" |").split(" | ")[-1].startswith(f"{value:.1f} (")
+    assert line.rstrip(" |").split(" | ")[-2].startswith(f"{value:.1f} (")
+    means = [np.mean(run["rows"][-1]["deterministic"][1]) for run in runs["maml"]]
+    assert line.endswith(f" | {means[0]:.1f}, {means[1]:.1f} |")
     untrained = next(line for line in lines if "| random-init |" in line)
     assert untrained.split(" | ")[4] == "0"
     assert "(" not in untrained  # one seed has no interval
     oracle = next(line for line in lines if "| oracle |" in line)
     assert oracle.split(" | ")[4] == "–"
-    assert oracle.endswith("| – | – | – |")
+    assert " | – | – | – | " in oracle
 
 
 def test_the_improvement_table(results):
     root, runs = results
-    table = report.improvement_table(root).splitlines()
+    table = comparison.improvement_table(root).splitlines()
     assert table[0] == "bomrl/HalfCheetahVel-v0, 2,000 steps, stochastic policy"
     header = table[2].split(" | ")
     line = next(line for line in table if line.startswith("| maml (2 seeds)")).strip("| ").split(" | ")
@@ -112,6 +121,33 @@ def test_the_improvement_table(results):
     b = np.array([run["rows"][-1]["stochastic"][0] for run in runs["oracle"]])  # it does not adapt
     expected = np.mean([[x > y for x in a[:, i] for y in b[:, i]] for i in range(N_TASKS)])
     assert line[[name.strip("| ") for name in header].index("oracle")] == f"{expected:.2f}"
+
+
+def test_differences_are_of_interquartile_means_and_draw_whole_seeds():
+    rng = np.random.default_rng(2)
+    scores, others = rng.normal(5.0, 2.0, (6, 16)), rng.normal(4.0, 1.0, (6, 16)) + rng.normal(size=(6, 1))
+    result = comparison.difference(scores, others)
+    assert result.value == pytest.approx(stats.trim_mean(scores, 0.25, None) - stats.trim_mean(others, 0.25, None))
+    rows = rng.integers(6, size=(2, 4_000, 6))
+    means = [
+        [stats.trim_mean(table[i], 0.25, None) for i in draws]
+        for table, draws in zip((scores, others), rows, strict=True)
+    ]
+    low, high = np.percentile(np.subtract(*means), [2.5, 97.5])
+    assert (result.low, result.high) == (pytest.approx(low, abs=0.05), pytest.approx(high, abs=0.05))
+
+
+def test_the_difference_table(results):
+    root, runs = results
+    rng = np.random.default_rng(3)
+    ours = [write_run(root, "bomrl-alg3", seed, rng) for seed in (0, 1)]
+    head, _, *lines = comparison.difference_table(root).splitlines()
+    assert head == "| env | policy | less | bomrl-alg1 | bomrl-alg2 | bomrl-alg3 |"
+    assert [line.split(" | ")[2] for line in lines] == ["maml", "oracle"] * 2  # the untrained policy is none of them
+    a, b = ([run["rows"][-1]["deterministic"][1] for run in found] for found in (ours, runs["maml"]))
+    value = stats.trim_mean(a, 0.25, axis=None) - stats.trim_mean(b, 0.25, axis=None)
+    assert lines[0].startswith(f"| bomrl/HalfCheetahVel-v0 | deterministic | maml | – | – | {value:.1f} (")
+    assert "(" not in lines[1]  # one seed has no interval
 
 
 def lines_of(figure):
@@ -142,7 +178,7 @@ def test_the_figures_contain_the_data(results, monkeypatch):
         expected = [stats.trim_mean(scores[:, i], 0.25, axis=None) for i in range(3)]
         assert lines["maml (2 seeds)"].get_ydata() == pytest.approx(expected)
     profile = lines_of(drawn["locomotion_profiles_stochastic.png"])["random-init (1 seed)"]
-    assert sorted(runs["random-init"][0]["rows"][-1]["stochastic"][1]) == pytest.approx(list(profile.get_xdata()))
+    assert sorted(runs["random-init"][0]["rows"][-1]["stochastic"][1]) == pytest.approx(list(profile.get_xdata())[:-1])
 
 
 def test_paths_are_drawn_before_and_after(results, monkeypatch):
@@ -177,8 +213,9 @@ def test_figures_without_measured_speed(results, monkeypatch):
 def test_tables_of_the_documentation_are_those_of_the_results():
     results = RESULTS / "locomotion"
     expected = {"locomotion_table": report.markdown_table(results), "tuning": tuning.table(RESULTS / "tuning")}
+    expected["locomotion_differences"] = comparison.difference_table(results)
     expected["ablations"] = ablations.table(RESULTS / "ablations")
     for kind in ("deterministic", "stochastic"):
-        expected[f"locomotion_improvement_{kind}"] = report.improvement_table(results, kind)
+        expected[f"locomotion_improvement_{kind}"] = comparison.improvement_table(results, kind)
     for name, text in expected.items():
         assert (FIGURES / f"{name}.md").read_text() == text + "\n", name
