@@ -1,29 +1,32 @@
 """
-A small tuning budget for every method of :mod:`benchmarks.locomotion`: short runs of one seed.
+A small tuning budget for every method of :mod:`benchmarks.locomotion`: short runs of one seed, or three.
 
     python -m benchmarks.tuning run --env HalfCheetahVel --methods maml promp
+    python -m benchmarks.tuning finals --env Navigation2D
     python -m benchmarks.tuning table
 
 Four runs per method and family: three values of what decides how far an adaptation goes, and of the middle one a second
 size of the outer step. On Navigation2D all but BO-MRL got a second round of four: three more values, and of the best of
 the six the second size; and MAML, FOMAML, E-MAML a third one, with Adam, which is BO-MRL's outer step there. The seed
-is none of the comparison's. What the comparison uses is the best, by the mean of the two returns in the table.
+is none of the comparison's. Of the methods that got a second round, ``finals`` runs the three best with two more seeds.
+What the comparison uses is the best, of these if there are any, by the mean of the two returns in the table.
 ``benchmarks/results/tuning/<env>/<method>,<what differs>/seed_100.json`` are files like those of the comparison. A run
 that is stopped goes on when it is started again.
 """
 
 import argparse
-from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch as th
 
-from benchmarks.locomotion.report import estimate, final_after_one, group_runs
+from benchmarks.locomotion.report import final_after_one, group_runs, interquartile_mean
 from benchmarks.locomotion.runs import Place, Protocol, run
 from benchmarks.provenance import RESULTS, commit, write_text
 
-SEED = 100
+SEED, MORE_SEEDS = 100, (101, 102)
+N_FINALISTS = 3
 TIMESTEPS = {"HalfCheetahVel": 1_000_000, "Navigation2D": 1_200_000}
 PROTOCOL = Protocol(
     n_segments=1,
@@ -99,31 +102,56 @@ def label_of(method: str, overrides: dict[str, Any]) -> str:
     return ",".join([method, *(f"{name}={value}" for name, value in overrides.items())])
 
 
-def variants(env: str, methods: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def finished(results: Path, env: str) -> dict[str, list[dict[str, Any]]]:
     """
+    :param results: folder of the results
     :param env: a key of :data:`TRIES`
-    :param methods: names
-    :return: method, and what differs from its settings
+    :return: name of what was tried -> the finished runs, by seed
     """
-    for method in methods:
-        for overrides in TRIES[env][method]:
-            yield method, overrides
+    return {label: runs for (name, label, _), runs in group_runs(results).items() if name == f"bomrl/{env}-v0"}
+
+
+def returns_of(runs: list[dict[str, Any]]) -> tuple[float, float]:
+    """
+    :param runs: finished ones of the same settings
+    :return: after one adaptation, interquartile mean over tasks and seeds, stochastic and deterministic
+    """
+    stochastic, deterministic = (
+        interquartile_mean(final_after_one(runs, kind)) for kind in ("stochastic", "deterministic")
+    )
+    return stochastic, deterministic
+
+
+def finalists(results: Path, env: str, method: str) -> list[dict[str, Any]]:
+    """
+    :param results: folder of the results
+    :param env: a key of :data:`TRIES`
+    :param method: its name
+    :return: what differs from its settings in the best runs of the first seed, best first
+    :raises SystemExit: if a run is missing
+    """
+    scores, found = [], finished(results, env)
+    for overrides in TRIES[env][method]:
+        first = [run for run in found.get(label_of(method, overrides), []) if run["seed"] == SEED]
+        if not first:
+            raise SystemExit(f"{label_of(method, overrides)} has no finished run on {env}: run the first seed before")
+        scores.append(sum(returns_of(first)))
+    order = sorted(range(len(scores)), key=lambda number: -scores[number])
+    return [TRIES[env][method][number] for number in order[:N_FINALISTS]]
 
 
 def table(results: Path) -> str:
     """
     :param results: folder of the results
-    :return: returns after one adaptation of every finished run, interquartile mean over tasks, in Markdown
+    :return: returns after one adaptation of what was tried, interquartile means over tasks and seeds, in Markdown
     """
-    groups = {(env, label): runs for (env, label, _), runs in group_runs(results).items()}
-    lines = ["| env | method | what was tried | stochastic | deterministic |", "|---|---|---|---|---|"]
+    lines = ["| env | method | what was tried | seeds | stochastic | deterministic |", "|---|---|---|---|---|---|"]
     for family, methods in TRIES.items():
-        for method, overrides in variants(family, list(methods)):
-            runs = groups.get((f"bomrl/{family}-v0", label_of(method, overrides)))
+        found = finished(results, family)
+        for method, overrides in ((name, one) for name, tries in methods.items() for one in tries):
+            runs = found.get(label_of(method, overrides))
             if runs:
-                cells = [
-                    f"{estimate(final_after_one(runs, kind)).value:.1f}" for kind in ("stochastic", "deterministic")
-                ]
+                cells = [str(len(runs)), *(f"{value:.1f}" for value in returns_of(runs))]
                 tried = ", ".join(f"{name} {value}" for name, value in overrides.items())
                 lines.append(f"| {family} | {method} | {tried} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -137,13 +165,16 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.tuning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = result.add_subparsers(dest="command", required=True)
-    runs = commands.add_parser("run", help="train what is missing")
-    runs.add_argument("--env", choices=tuple(TRIES), required=True)
-    runs.add_argument("--methods", nargs="+", help="all that are tuned on the family, if left out")
-    runs.add_argument("--checkpoints", type=Path, default=Path("runs") / "tuning")
+    commands.add_parser("run", help="train what is missing")
+    commands.add_parser("finals", help="train the best with more seeds")
+    for name in ("run", "finals"):
+        trains = commands.choices[name]
+        trains.add_argument("--env", choices=tuple(TRIES), required=True)
+        trains.add_argument("--methods", nargs="+", help="all that are tuned on the family, if left out")
+        trains.add_argument("--checkpoints", type=Path, default=Path("runs") / "tuning")
     shows = commands.add_parser("table", help="what the results say, in Markdown")
     shows.add_argument("--output", type=Path, help="a file to write it into as well")
-    for name in ("run", "table"):
+    for name in ("run", "finals", "table"):
         commands.choices[name].add_argument("--results", type=Path, default=RESULTS / "tuning")
     return result
 
@@ -163,10 +194,14 @@ def main() -> None:
         raise SystemExit(f"methods must be among {', '.join(TRIES[args.env])}, got {', '.join(unknown)}")
     commit()
     th.set_num_threads(1)
-    for method, overrides in variants(args.env, methods):
-        command = f"python -m benchmarks.tuning run --env {args.env} --methods {method}"
-        place = Place(args.results, args.checkpoints, label_of(method, overrides))
-        run(method, args.env, SEED, TIMESTEPS[args.env], command, place, PROTOCOL, overrides)
+    for method in methods:
+        tries, seeds = TRIES[args.env][method], (SEED,)
+        if args.command == "finals":
+            tries, seeds = finalists(args.results, args.env, method), MORE_SEEDS
+        command = f"python -m benchmarks.tuning {args.command} --env {args.env} --methods {method}"
+        for overrides, seed in product(tries, seeds):
+            place = Place(args.results, args.checkpoints, label_of(method, overrides))
+            run(method, args.env, seed, TIMESTEPS[args.env], command, place, PROTOCOL, overrides)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,24 @@ def test_the_table_has_the_interquartile_mean_after_one_adaptation(tmp_path):
     path.write_text(json.dumps({**head, "rows": [row]}))
     _, _, line = tuning.table(tmp_path).splitlines()
     tried = ", ".join(f"{name} {value}" for name, value in overrides.items())
-    assert line == f"| Navigation2D | maml | {tried} | {np.mean([-2.0, -4.0]):.1f} | 0.0 |"
+    assert line == f"| Navigation2D | maml | {tried} | 1 | {np.mean([-2.0, -4.0]):.1f} | 0.0 |"
+
+
+def test_the_finalists_are_the_best_of_the_first_seed(tmp_path):
+    tries = tuning.TRIES["Navigation2D"]["promp"]
+    with pytest.raises(SystemExit, match=r"promp,inner_lr=0.3,learning_rate=0.001 has no finished run on Navigation2D"):
+        tuning.finalists(tmp_path, "Navigation2D", "promp")
+    for number, overrides in enumerate(tries):
+        for seed, sign in ((tuning.SEED, 1.0), (tuning.MORE_SEEDS[0], -1.0)):
+            # stochastic falls by 1 per number and deterministic rises by 3, for the first seed
+            row = {"is_final": True, "tasks": [0.1], "stochastic": [[0.0], [-sign * number]]}
+            row["deterministic"] = [[0.0], [3.0 * sign * number]]
+            head = {"env": "bomrl/Navigation2D-v0", "label": tuning.label_of("promp", overrides), "seed": seed}
+            path = tmp_path / "Navigation2D" / head["label"] / f"seed_{seed}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({**head, "timesteps": 1, "rows": [row]}))
+    assert tuning.finalists(tmp_path, "Navigation2D", "promp") == tries[:-4:-1]
+    assert tuning.table(tmp_path).splitlines()[-1].endswith("| 2 | 0.0 | 0.0 |")
 
 
 def test_unknown_methods_are_named(monkeypatch):
