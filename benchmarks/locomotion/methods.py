@@ -72,7 +72,8 @@ TUNED: dict[tuple[str, str], dict[str, Any]] = {
     **{("bomrl-alg3", family): {"reg_coef": 2.5} for family in _LOCOMOTION},
     ("bomrl-alg1", "Navigation2D"): {"reg_coef": 0.03},
     ("bomrl-alg3", "Navigation2D"): {"reg_coef": 0.03, "learning_rate": "lin_0.0003"},
-    **{("rl2", family): {"rl2_learning_rate": 1e-3} for family in FAMILIES},
+    **{("rl2", family): {"rl2_learning_rate": 1e-3} for family in _LOCOMOTION},
+    ("rl2", "Navigation2D"): {"rl2_learning_rate": 3e-3},
 }
 """Settings of a method on a family that no configuration file has, as it has one entry for all of BO-MRL."""
 
