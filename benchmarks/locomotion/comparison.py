@@ -10,6 +10,7 @@ from scipy.stats import mannwhitneyu
 from benchmarks.locomotion.methods import METHODS
 from benchmarks.locomotion.report import (
     Estimate,
+    cell_of,
     draw_seeds,
     final_after_one,
     group_runs,
@@ -96,6 +97,4 @@ def difference_table(root: Path) -> str:
 
 
 def _cell(scores: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> str:
-    """One seed has no interval."""
-    value, low, high = difference(scores, others)
-    return f"{value:.1f}" + (f" ({low:.1f}, {high:.1f})" if min(len(scores), len(others)) > 1 else "")
+    return cell_of(difference(scores, others), min(len(scores), len(others)))

@@ -182,26 +182,24 @@ def markdown_table(root: Path) -> str:
         "| env | method | env steps | seeds | s per run | policy | 0 | 1 | 2 | 3 adaptations | each seed after 1 |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (env, method, _), runs in group_runs(root).items():
+    groups = group_runs(root)
+    for (env, method, _), runs in groups.items():
         steps = int(np.median([run["rows"][-1]["env_steps"] for run in runs]))
         speed = run_speed(root, runs[0])
         seconds = "–" if speed is None else f"{speed * steps:.0f}"
         for kind in ("deterministic", "stochastic"):
             scores = final_scores(runs, kind)
-            cells = [_cell(scores[:, k]) for k in range(scores.shape[1])]
+            cells = [cell_of(estimate(scores[:, k]), len(runs)) for k in range(scores.shape[1])]
             cells += ["–"] * (4 - len(cells))
             cells.append(", ".join(f"{value:.1f}" for value in final_after_one(runs, kind).mean(1)))
             first = f"| {env} | {method} | {steps:,} | {len(runs)} | {seconds} | {kind} | "
             lines.append(first + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", hardware(root)])
+    return "\n".join([*lines, "", _hardware([run for runs in groups.values() for run in runs])])
 
 
-def hardware(root: Path) -> str:
-    """
-    :param root: folder of the results
-    :return: what the finished runs were made on, in words
-    """
-    counts = Counter(run["provenance"]["hardware"] for run in load_runs(root))
+def _hardware(runs: Sequence[dict[str, Any]]) -> str:
+    """What runs were made on, in words."""
+    counts = Counter(run["provenance"]["hardware"] for run in runs)
     return "Made on: " + "; ".join(f"{name} ({n} runs)" for name, n in counts.most_common()) + "."
 
 
@@ -213,7 +211,11 @@ def seeds(n: int) -> str:
     return f"{n} seed{'s' if n > 1 else ''}"
 
 
-def _cell(scores: npt.NDArray[np.float64]) -> str:
-    """(n_seeds, n_tasks); one seed has no interval."""
-    value, low, high = estimate(scores)
-    return f"{value:.1f}" + (f" ({low:.1f}, {high:.1f})" if len(scores) > 1 else "")
+def cell_of(estimated: Estimate, n_seeds: int) -> str:
+    """
+    :param estimated: value and interval
+    :param n_seeds: the fewest that it is made of
+    :return: in the words of a table; one seed has no interval
+    """
+    value, low, high = estimated
+    return f"{value:.1f}" + (f" ({low:.1f}, {high:.1f})" if n_seeds > 1 else "")

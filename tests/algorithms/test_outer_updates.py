@@ -19,11 +19,10 @@ class Task:
     def __init__(self, rollout, index):
         self.observations = rollout.observations[index].flatten(0, 1).double()
         self.actions = rollout.actions[index].flatten(0, 1).double()
-        self.raw = rollout.advantages[index].flatten().double()
-        self.centred = self.raw - self.raw.mean()
+        raw = rollout.advantages[index].flatten().double()
+        self.centred = raw - raw.mean()
         self.advantages = self.centred / (self.centred.square().mean().sqrt() + 1e-8)
-        n_episodes = rollout.episode_starts[index].sum()
-        self.mean_reward = rollout.rewards[index].double().sum() / n_episodes * n_episodes / self.raw.numel()
+        self.mean_reward = rollout.rewards[index].double().mean()
 
     def policy(self, params):
         hidden = th.tanh(self.observations @ params[W].T + params[B])
@@ -32,7 +31,7 @@ class Task:
     def log_prob(self, params):
         return self.policy(params).log_prob(self.actions).sum(-1)
 
-    def step(self, params, surrogate="linear", credit_coef=0.0):
+    def step(self, params, credit_coef=0.0):
         """θ + α ∇ (1/n) Σ_t h(r_t) A_t, differentiable."""
         log_prob = self.log_prob(params)
         log_ratio = log_prob - log_prob.detach()
@@ -63,12 +62,11 @@ def one_iteration(tiny, cls, **kwargs):
     model.set_logger(Logger(None, [seen]))
 
     def outer_step(meta_params, gradient, supports, adapted, query):
-        seen.gradient, seen.adapted = gradient.gradient, adapted
+        seen.gradient = gradient.gradient
         seen.supports = [[Task(phase.rollout, i) for i in (0, 1)] for phase in supports]
         seen.query = [Task(query.rollout, i) for i in (0, 1)]
         seen.improvement_of = lambda params: model.outer_improvement(params, supports, query)
-        seen.before = model.actor.params()
-        seen.before = {name: value.detach().clone() for name, value in seen.before.items()}
+        seen.before = {name: value.detach().clone() for name, value in model.actor.params().items()}
         return original(meta_params, gradient, supports, adapted, query)
 
     model._outer_step = outer_step
