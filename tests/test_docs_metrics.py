@@ -8,7 +8,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -31,25 +30,16 @@ def rows(section):
     return dict(zip(names, (row[1:] for row in cells), strict=True))
 
 
-class Keys(KVWriter):
-    """Remembers the names that were logged."""
+@pytest.fixture
+def logged(log_rows):
+    """The names that a model logs while it learns, its last row included."""
 
-    def __init__(self):
-        self.names = set()
+    def names(model, n_steps=1, callback=None):
+        written = log_rows(model)
+        model.learn(n_steps, callback=callback)
+        return {re.sub(r"^(meta/eval_return)_\d+$", r"\1_k", name) for row in written for name in row}
 
-    def write(self, key_values, key_excluded, step=0):
-        self.names |= {re.sub(r"^(meta/eval_return)_\d+$", r"\1_k", name) for name in key_values}
-
-    def close(self):
-        pass
-
-
-def logged(model, callback=None):
-    """Names that one iteration, and the row after it, log."""
-    keys = Keys()
-    model.set_logger(Logger(folder=None, output_formats=[keys]))
-    model.learn(1, callback=callback)
-    return keys.names
+    return names
 
 
 class SuccessEnv(gym.Env):
@@ -72,10 +62,10 @@ def batch_env():
     return make_meta_vec_env(ENV_ID, 2, seed=0)
 
 
-def of_every_meta_algorithm():
+def of_every_meta_algorithm(logged):
     test_env = make_meta_vec_env(ENV_ID, 2)
     evaluate = AdaptationCallback(test_env, [(0.1, 0.2), (0.3, 0.1)], 2, 1, 1, eval_freq=100, verbose=0)
-    names = logged(BOMRL("MlpPolicy", batch_env(), n_inner_steps=2, **TINY), evaluate)
+    names = logged(BOMRL("MlpPolicy", batch_env(), n_inner_steps=2, **TINY), callback=evaluate)
     names |= logged(BOMRL("MlpPolicy", batch_env(), n_inner_steps=2, **ADAM_WITH_CRITIC, **TINY))
     for algorithm in (MAML, FOMAML, EMAML, ProMP):
         names |= logged(algorithm("MlpPolicy", batch_env(), **TINY))
@@ -84,20 +74,18 @@ def of_every_meta_algorithm():
     return names | logged(BOMRL("MlpPolicy", with_success, n_inner_steps=2, **TINY | {"n_steps": 10}))
 
 
-def test_the_table_of_the_meta_algorithms_is_what_they_log():
-    assert of_every_meta_algorithm() == set(rows("Meta-algorithms"))
+def test_the_table_of_the_meta_algorithms_is_what_they_log(logged):
+    assert of_every_meta_algorithm(logged) == set(rows("Meta-algorithms"))
 
 
-def test_the_table_of_rl2_is_what_it_logs():
+def test_the_table_of_rl2_is_what_it_logs(logged):
     pytest.importorskip("sb3_contrib")
     from sb3_bomrl import RL2
 
     settings = {"n_envs": 1, "n_steps": 200, "episodes_per_trial": 2, "n_epochs": 1, "clip_range_vf": 0.2}
     model = RL2("MlpLstmPolicy", ENV_ID, seed=0, device="cpu", **settings)
-    keys = Keys()
-    model.set_logger(Logger(folder=None, output_formats=[keys]))
-    model.learn(201)  # what an update logs is in the row after the next rollout
-    assert keys.names == set(rows("RL²"))
+    # what an update logs is in the row after the next rollout
+    assert logged(model, n_steps=201) == set(rows("RL²"))
 
 
 def test_no_name_in_the_code_is_missing():

@@ -129,7 +129,7 @@ def algorithm(request) -> type[MetaAlgorithm]:
 
 
 @pytest.fixture
-def tiny() -> SimpleNamespace:
+def tiny(log_rows) -> SimpleNamespace:
     """Everything the tests of this folder build their examples from."""
     return SimpleNamespace(
         SpaceEnv=SpaceEnv,
@@ -140,5 +140,6 @@ def tiny() -> SimpleNamespace:
         assert_equal=assert_equal,
         differ=differ,
         iteration_of=iteration_of,
+        log_rows=log_rows,
         iteration=2 * 10 * 4,  # env steps of one meta-iteration of the default model
     )

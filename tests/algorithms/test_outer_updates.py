@@ -1,8 +1,9 @@
 """What a meta-iteration does to the meta-policy, written out from the data that it collected, task by task."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch as th
-from stable_baselines3.common.logger import KVWriter, Logger
 
 from sb3_bomrl import BOMRL, EMAML, MAML, ProMP, Reptile
 
@@ -44,22 +45,11 @@ def leaves_of(params):
     return {name: value.detach().clone().requires_grad_() for name, value in params.items()}
 
 
-class Seen(KVWriter):
-    """The last log, and what the outer step was given."""
-
-    def write(self, key_values, key_excluded, step=0):
-        self.log = dict(key_values)
-
-    def close(self):
-        pass
-
-
 def one_iteration(tiny, cls, **kwargs):
     """φ before and after one meta-iteration in double precision, and what happened in it."""
     model = tiny.model(cls=cls, inner_lr=INNER_LR, **kwargs)
     model.policy.double()
-    seen, original = Seen(), model._outer_step
-    model.set_logger(Logger(None, [seen]))
+    seen, original, rows = SimpleNamespace(), model._outer_step, tiny.log_rows(model)
 
     def outer_step(meta_params, gradient, supports, adapted, query):
         seen.gradient = gradient.gradient
@@ -73,6 +63,7 @@ def one_iteration(tiny, cls, **kwargs):
     model.learn(tiny.iteration_of(model))
     assert model.n_meta_iterations == 1
     seen.after = {name: value.detach() for name, value in model.actor.params().items()}
+    (seen.log,) = rows
     assert set(seen.after) == {W, B, OUT, OUT_B, LOG_STD}
     return model, seen
 

@@ -6,7 +6,6 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
-from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_bomrl import BOMRL, EMAML, MAML, MetaAlgorithm, Reptile, TaskSamplerWrapper, make_meta_vec_env
@@ -34,30 +33,16 @@ ACTIONS = {
 DICT = spaces.Dict({"a": BOX, "b": spaces.Discrete(3), "c": spaces.MultiBinary(2)})
 
 
-class Recorder(KVWriter):
-    """Keeps everything that is logged."""
-
-    def __init__(self):
-        self.rows = []
-
-    def write(self, key_values, key_excluded, step=0):
-        self.rows.append(dict(key_values))
-
-    def close(self):
-        pass
-
-
 def train_once(tiny, model, n_iterations=2):
     """Some meta-iterations; the policy moves and stays finite. Returns the log."""
-    recorder = Recorder()
-    model.set_logger(Logger(None, [recorder]))
+    rows = tiny.log_rows(model)
     before = tiny.params(model)
     model.learn(n_iterations * tiny.iteration_of(model))
     after = tiny.params(model)
     assert model.n_meta_iterations == n_iterations
     assert all(value.isfinite().all() for value in after.values())
     assert tiny.differ(before, after)
-    return recorder.rows
+    return rows
 
 
 @pytest.mark.parametrize(
@@ -171,11 +156,10 @@ def test_other_settings(tiny, kwargs):
 
 def test_line_search_may_refuse_a_step_but_never_worsens(tiny):
     model = tiny.model(line_search=True)
-    recorder = Recorder()
-    model.set_logger(Logger(None, [recorder]))
+    rows = tiny.log_rows(model)
     model.learn(5 * tiny.iteration)
-    assert len(recorder.rows) == 5
-    for row in recorder.rows:
+    assert len(rows) == 5
+    for row in rows:
         assert row["outer/accepted"] == (row["outer/improvement"] > 0)
 
 

@@ -13,27 +13,13 @@ from stable_baselines3.common.callbacks import (
     StopTrainingOnNoModelImprovement,
     StopTrainingOnRewardThreshold,
 )
-from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 
-class Rows(KVWriter):
-    """Keeps every row of the log."""
-
-    def __init__(self):
-        self.rows = []
-
-    def write(self, key_values, key_excluded, step=0):
-        self.rows.append(dict(key_values))
-
-    def close(self):
-        pass
-
-
 def test_those_that_watch(tiny, algorithm, tmp_path):
     """All at once; training goes on as without them."""
-    model, log = tiny.model(cls=algorithm), Rows()
+    model = tiny.model(cls=algorithm)
     iteration, triggered, evaluated = tiny.iteration_of(model), [], []
     total = 2 * iteration
     evaluate = EvalCallback(
@@ -46,14 +32,14 @@ def test_those_that_watch(tiny, algorithm, tmp_path):
     )
     every = EveryNTimesteps(40, ConvertCallback(lambda local, _: triggered.append(model.num_timesteps) or True))
     checkpoint = CheckpointCallback(iteration // 4, str(tmp_path / "checkpoints"))
-    model.set_logger(Logger(None, [log]))
+    rows = tiny.log_rows(model)
     model.learn(total, callback=CallbackList([evaluate, every, checkpoint, LogEveryNTimesteps(40)]), log_interval=None)
 
     halves = [k * iteration // 2 for k in (1, 2, 3, 4)]
     assert evaluated == np.load(tmp_path / "evaluations.npz")["timesteps"].tolist() == halves
     assert triggered == list(range(40, total + 1, 40))
-    assert [row["time/total_timesteps"] for row in log.rows if "time/fps" in row] == triggered
-    assert [row["time/total_timesteps"] for row in log.rows if "eval/mean_reward" in row] == halves
+    assert [row["time/total_timesteps"] for row in rows if "time/fps" in row] == triggered
+    assert [row["time/total_timesteps"] for row in rows if "eval/mean_reward" in row] == halves
     tiny.assert_equal(tiny.params(model), tiny.params(tiny.model(cls=algorithm).learn(total)))
     (first,) = (tmp_path / "checkpoints").glob(f"*_{iteration}_steps.zip")  # in the last step before the update
     tiny.assert_equal(tiny.params(algorithm.load(first)), tiny.params(tiny.model(cls=algorithm)))
