@@ -50,6 +50,8 @@ TABLES = tuple(
         "locomotion_table",
         *(f"locomotion_improvement_{k}" for k in ("deterministic", "stochastic")),
         "locomotion_differences",
+        "locomotion_levels",
+        "locomotion_summary",
     )
 )
 SHOWN_ONLY = ("{eval-rst}", "{toctree}", "{include} ../CHANGELOG.md", *TABLES, "text", "yaml")

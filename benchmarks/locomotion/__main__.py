@@ -7,13 +7,16 @@ import torch as th
 
 import benchmarks.locomotion
 from benchmarks.locomotion import figures
-from benchmarks.locomotion.comparison import difference_table, improvement_table
+from benchmarks.locomotion.comparison import difference_table, improvement_table, level_table, summary_table
 from benchmarks.locomotion.methods import FAMILIES, METHODS, TRAINED
 from benchmarks.locomotion.policies import prune
 from benchmarks.locomotion.report import group_runs, markdown_table, run_speed
 from benchmarks.locomotion.runs import CHECKPOINTS, POLICIES, Place, run
 from benchmarks.locomotion.speed import measure
 from benchmarks.provenance import FIGURES, RESULTS, commit, write_text
+
+TABLES = {"table": markdown_table, "differences": difference_table, "levels": level_table, "summary": summary_table}
+"""Command -> what the results say, in Markdown."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,9 +49,11 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("table", help="what the results say, in Markdown")
     commands.add_parser("improvement", help="how probably one method beats another, in Markdown")
     commands.add_parser("differences", help="by how much BO-MRL is above the other methods, in Markdown")
+    commands.add_parser("levels", help="how far methods had come by half of the steps, in Markdown")
+    commands.add_parser("summary", help="the best of BO-MRL and of the others, in Markdown")
     commands.add_parser("prune", help="of the kept policies leave those of the best seeds")
     draws = commands.add_parser("figures", help="draw them, and write the tables, into the documentation's folder")
-    for name in ("speed", "table", "improvement", "differences", "prune", "figures"):
+    for name in ("speed", "table", "improvement", "differences", "levels", "summary", "prune", "figures"):
         commands.choices[name].add_argument("--results", type=Path, default=RESULTS / "locomotion")
     draws.add_argument("--output", type=Path, default=FIGURES)
     return result
@@ -63,7 +68,7 @@ def draw(results: Path, output: Path) -> None:
         for against in ("env_steps", "seconds") if has_speed else ("env_steps",):
             print(figures.figure_5(results, output / f"locomotion_figure5_{against}_{kind}.png", against, kind))
         print(figures.profiles(results, output / f"locomotion_profiles_{kind}.png", kind))
-    tables = {"table": markdown_table(results), "differences": difference_table(results)}
+    tables = {name: to_text(results) for name, to_text in TABLES.items()}
     for kind in ("deterministic", "stochastic"):
         tables[f"improvement_{kind}"] = improvement_table(results, kind)
     for name, text in tables.items():
@@ -75,14 +80,11 @@ def draw(results: Path, output: Path) -> None:
 def main() -> None:
     """Parse the command line and do it."""
     args = parser().parse_args()
-    if args.command == "table":
-        print(markdown_table(args.results))
+    if args.command in TABLES:
+        print(TABLES[args.command](args.results))
         return
     if args.command == "improvement":
         print(*(improvement_table(args.results, kind) for kind in ("deterministic", "stochastic")), sep="\n\n")
-        return
-    if args.command == "differences":
-        print(difference_table(args.results))
         return
     if args.command == "prune":
         print(*prune(results=args.results), sep="\n")

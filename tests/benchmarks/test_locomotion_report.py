@@ -150,6 +150,42 @@ def test_the_difference_table(results):
     assert "(" not in lines[1]  # one seed has no interval
 
 
+def test_levels_are_the_means_of_the_last_three_evaluations_up_to_there(tmp_path):
+    # evaluations after 0, …, 7 thousand steps, of which 3.5 are half; their means over the two tasks are n²
+    numbers = np.arange(8.0)
+    curve = [row(np.stack([[-9.0, -9.0], [n * n - 1.0, n * n + 1.0]]), int(n), False) for n in numbers]
+    run = {"rows": [*curve, row(np.full((4, N_TASKS), 100.0), 7, True)]}
+    assert comparison.level(run, 0.5, "stochastic") == pytest.approx((1 + 4 + 9) / 3)
+    assert comparison.level(run, 1.0, "stochastic") == pytest.approx((25 + 36 + 49) / 3)
+
+
+def test_the_level_table(results):
+    root, runs = results
+    lines = comparison.level_table(root).splitlines()
+    assert [line.split(" | ")[2] for line in lines[2:]] == ["maml", "oracle"] * 2  # the untrained policy has none
+    half, whole = ([comparison.level(run, share, "deterministic") for run in runs["maml"]] for share in (0.5, 1.0))
+    cells = [f"{np.mean(half):.1f}", f"{np.mean(whole):.1f}", *(f"{a:.1f}, {b:.1f}" for a, b in (half, whole))]
+    assert lines[2] == f"| bomrl/HalfCheetahVel-v0 | deterministic | maml | {' | '.join(cells)} |"
+
+
+def test_the_summary_has_the_best_of_each_kind(results):
+    root, runs = results
+    rng = np.random.default_rng(4)
+    runs["bomrl-alg1"], runs["bomrl-alg3"] = ([write_run(root, f"bomrl-alg{n}", 0, rng)] for n in (1, 3))
+
+    def score(label, *ks):
+        scores = np.array([run["rows"][-1]["stochastic"] for run in runs[label]])
+        return max(stats.trim_mean(scores[:, k], 0.25, axis=None) for k in ks)
+
+    _, _, once, often, *_ = comparison.summary_table(root).splitlines()
+    for line, name, ks in ((once, "1", (1,)), (often, "best of 1 to 3", (1, 2, 3))):
+        ours = {label: score(label, *ks) for label in ("bomrl-alg1", "bomrl-alg3")}
+        best = max(ours, key=ours.get)
+        cells = [f"{ours[best]:.1f} ({best})", f"{score('maml', *ks):.1f} (maml)", "–"]
+        cells.append(f"{score('random-init', *ks):.1f}")
+        assert line == f"| HalfCheetahVel | stochastic | {name} | {' | '.join(cells)} |"
+
+
 def lines_of(figure):
     (ax,) = figure.axes
     return {line.get_label(): line for line in ax.lines}
@@ -214,6 +250,8 @@ def test_tables_of_the_documentation_are_those_of_the_results():
     results = RESULTS / "locomotion"
     expected = {"locomotion_table": report.markdown_table(results), "tuning": tuning.table(RESULTS / "tuning")}
     expected["locomotion_differences"] = comparison.difference_table(results)
+    expected["locomotion_levels"] = comparison.level_table(results)
+    expected["locomotion_summary"] = comparison.summary_table(results)
     expected["ablations"] = ablations.table(RESULTS / "ablations")
     for kind in ("deterministic", "stochastic"):
         expected[f"locomotion_improvement_{kind}"] = comparison.improvement_table(results, kind)
