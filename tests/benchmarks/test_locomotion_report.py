@@ -1,6 +1,7 @@
 """What the report makes of result files that are known."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from benchmarks.locomotion.__main__ import draw
 from benchmarks.provenance import FIGURES, RESULTS
 
 N_TASKS = 4
+README = Path(__file__).parents[2] / "README.md"
 
 
 def row(scores, iteration, is_final, **more):
@@ -257,3 +259,10 @@ def test_tables_of_the_documentation_are_those_of_the_results():
         expected[f"locomotion_improvement_{kind}"] = comparison.improvement_table(results, kind)
     for name, text in expected.items():
         assert (FIGURES / f"{name}.md").read_text() == text + "\n", name
+
+
+def test_the_table_of_the_readme_is_that_of_the_results():
+    lines = comparison.summary_table(RESULTS / "locomotion").splitlines()
+    shown = [line for line in lines if "| deterministic |" not in line]
+    assert len(shown) > 2
+    assert "\n".join(shown) in README.read_text()
