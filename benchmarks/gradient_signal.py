@@ -18,14 +18,15 @@ the metric of the trust region.
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch as th
 
 from benchmarks.command_line import run_and_table
+from benchmarks.gradient_signal_statistics import Sample, summarize
 from benchmarks.locomotion.methods import FAMILIES, env_id, model_arguments, settings_of
 from benchmarks.locomotion.policies import policy_path
 from benchmarks.locomotion.runs import PACKAGES
@@ -50,20 +51,6 @@ CHOICES: dict[str, dict[str, Any]] = {
 
 REFERENCE = "implicit_sampling"
 """The one that leaves out nothing; others are compared with it in the table."""
-
-
-class Sample(NamedTuple):
-    """
-    What one hypergradient says on one meta-batch.
-
-    :param gradient: (n_params,) meta-gradient
-    :param step: (n_params,) what the outer step added to the meta-parameters
-    :param residual: relative residual of the hypergradient's conjugate gradients, mean over tasks; ``None`` without any
-    """
-
-    gradient: np.ndarray
-    step: np.ndarray
-    residual: float | None
 
 
 class StandingStill(BOMRL):
@@ -129,69 +116,6 @@ def make_standing_still(family: str, policy: str, seed: int = 0) -> StandingStil
     if policy == "trained":
         model.set_parameters(policy_path(family, METHOD), device="cpu")
     return model
-
-
-def summarize(samples: dict[str, list[Sample]]) -> list[dict[str, Any]]:
-    """
-    Signal and agreement, each with its jackknife standard error over meta-batches.
-
-    A hypergradient without a positive signal agrees with none: ``None``.
-
-    :param samples: at least three by hypergradient, of the same meta-batches
-    :return: a row per hypergradient
-    """
-    cosines = {(a, b): _cosines(samples[a], samples[b]) for a in samples for b in samples}
-    rows = []
-    for name, found in samples.items():
-        own = cosines[name, name]
-        row: dict[str, Any] = {
-            "hypergradient": name,
-            "gradient_norm": float(np.mean([np.linalg.norm(sample.gradient) for sample in found])),
-            "cg_residual": _mean([sample.residual for sample in found]),
-            "signal": jackknife(_off_diagonal, own),
-        }
-        row["agreement"] = {
-            other: jackknife(_agreement, cosines[name, other], cosines[other, name], own, cosines[other, other])
-            for other in samples
-            if other != name
-        }
-        rows.append(row)
-    return rows
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _cosines(steps: list[Sample], gradients: list[Sample]) -> np.ndarray:
-    """(n, n): between step i of the one and step j of the other; 0 where the trust region let none pass."""
-    s, g = np.array([sample.step for sample in steps]), np.array([sample.gradient for sample in gradients])
-    promised = np.array([sample.step @ sample.gradient for sample in gradients])
-    return s @ g.T / np.where(promised > 0.0, promised, np.inf)
-
-
-def _off_diagonal(matrix: np.ndarray) -> float:
-    n = len(matrix)
-    return float((matrix.sum() - np.trace(matrix)) / (n * (n - 1)))
-
-
-def _agreement(one: np.ndarray, other: np.ndarray, own: np.ndarray, others: np.ndarray) -> float:
-    scale = _off_diagonal(own) * _off_diagonal(others)
-    return (_off_diagonal(one) + _off_diagonal(other)) / 2 / scale**0.5 if scale > 0.0 else float("nan")
-
-
-def jackknife(statistic: Callable[..., float], *matrices: np.ndarray) -> tuple[float, float] | None:
-    """
-    :param statistic: of matrices
-    :param matrices: (n, n) each, a row and a column per meta-batch
-    :return: the statistic, and its standard error (Efron and Stein, 1981); ``None`` if it is not defined, with all
-        meta-batches or without one of them
-    """
-    n = len(matrices[0])
-    without = [statistic(*(np.delete(np.delete(m, i, 0), i, 1) for m in matrices)) for i in range(n)]
-    found = statistic(*matrices), float(np.sqrt((n - 1) * np.var(without)))
-    return found if np.isfinite(found).all() else None
 
 
 def table(results: Path) -> str:

@@ -8,7 +8,8 @@ import pytest
 import torch as th
 
 from benchmarks import gradient_signal
-from benchmarks.gradient_signal import CHOICES, Sample, jackknife, make_standing_still, summarize
+from benchmarks.gradient_signal import CHOICES, make_standing_still
+from benchmarks.gradient_signal_statistics import Sample, jackknife, mean_of_pairs, summarize
 from benchmarks.locomotion.methods import make_model, settings_of
 from benchmarks.provenance import FIGURES, RESULTS
 from sb3_bomrl import make_meta_vec_env
@@ -72,7 +73,7 @@ def test_without_signal_there_is_no_agreement():
 
 def test_jackknife_of_a_mean_is_the_standard_error():
     x = np.random.default_rng(2).normal(size=12)
-    value, error = jackknife(gradient_signal._off_diagonal, (x[:, None] + x) / 2)
+    value, error = jackknife(mean_of_pairs, (x[:, None] + x) / 2)
     assert value == pytest.approx(x.mean())
     assert error == pytest.approx(x.std(ddof=1) / 12**0.5)
 
