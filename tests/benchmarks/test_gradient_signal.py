@@ -122,7 +122,34 @@ def test_the_command_writes_what_the_table_shows(tiny, tmp_path, monkeypatch):
     value, error = content["rows"][0]["signal"]
     assert "| Navigation2D | trained | implicit | " in lines[2]
     assert f" | {value:.2f} ± {error:.2f} | " in lines[2]
-    assert lines[-1].endswith(" | – |")  # with itself
+    itself = (lines[2].split(" | ")[-2], lines[-1].removesuffix(" |").split(" | ")[-1])
+    assert itself == ("–", "–")
+
+
+def test_the_table_shows_agreements_that_are_known_well_enough(tmp_path):
+    def row(name, agreement):
+        return {
+            "hypergradient": name,
+            "gradient_norm": 1.0,
+            "cg_residual": None,
+            "signal": [0.2, 0.6],
+            "agreement": agreement,
+        }
+
+    rows = [row("implicit", {"first_order": [0.4, 0.5], "implicit_sampling": [1.3, 0.51]})]
+    rows += [row("first_order", {"implicit": [0.4, 0.5], "implicit_sampling": None})]
+    rows += [row("implicit_sampling", {"implicit": [1.3, 0.51], "first_order": None})]
+    content = {"env": "Navigation2D", "policy": "trained", "rows": rows}
+    (tmp_path / "Navigation2D_trained.json").write_text(json.dumps(content))
+    header, rule, *lines = gradient_signal.table(tmp_path).splitlines()
+    assert header.endswith(" | signal | agreement with `implicit` | agreement with `implicit_sampling` |")
+    assert {line.count("|") for line in (header, rule, *lines)} == {9}
+    start = "| Navigation2D | trained |"
+    assert lines == [
+        f"{start} implicit | 1 | – | 0.20 ± 0.60 | – | – |",
+        f"{start} first_order | 1 | – | 0.20 ± 0.60 | 0.40 ± 0.50 | – |",
+        f"{start} implicit_sampling | 1 | – | 0.20 ± 0.60 | – | – |",
+    ]
 
 
 def test_the_table_of_the_documentation_is_that_of_the_results():
