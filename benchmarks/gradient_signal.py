@@ -6,7 +6,8 @@ How much of BO-MRL's outer step is signal: meta-gradients at one meta-policy, on
 
 A meta-batch has its own tasks and episodes; every hypergradient is taken from the same ones. The outer steps have a
 fixed KL; with gradients g and steps s of meta-batches i and j, sᵢ·gⱼ/sⱼ·gⱼ is the cosine between the two steps, in
-the metric of the trust region.
+the metric of the trust region. Parts of the query episodes show what more of them would bring, and clipped tasks
+whether a few drown the others.
 
 - The *signal* of a hypergradient is the mean cosine between its steps on two meta-batches: 1 without noise, 0 where
   there is nothing else. Its root is the mean cosine between a step and the expected one.
@@ -20,12 +21,12 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch as th
 
 from benchmarks.command_line import run_and_table
+from benchmarks.gradient_signal_choices import CHOICES, MetaBatch
 from benchmarks.gradient_signal_statistics import Sample, summarize
 from benchmarks.locomotion.methods import FAMILIES, env_id, model_arguments, settings_of
 from benchmarks.locomotion.policies import policy_path
@@ -40,14 +41,6 @@ from sb3_bomrl.types import Adaptation, Experience, Params
 
 METHOD = "bomrl-alg1"
 POLICIES = ("untrained", "trained")
-CHOICES: dict[str, dict[str, Any]] = {
-    "implicit": {"hypergradient": "implicit"},
-    "implicit, 50 CG iterations": {"hypergradient": "implicit", "hypergradient_cg_max_steps": 50},
-    "first_order": {"hypergradient": "first_order"},
-    "unrolled": {"hypergradient": "unrolled"},
-    "implicit_sampling": {"hypergradient": "implicit_sampling"},
-}
-"""Hypergradients that are compared."""
 
 REFERENCES = ("implicit", "implicit_sampling")
 """
@@ -71,7 +64,7 @@ class StandingStill(BOMRL):
     def samples(self, n_meta_batches: int) -> dict[str, list[Sample]]:
         """
         :param n_meta_batches: iterations
-        :return: a sample per meta-batch, by :data:`CHOICES`
+        :return: a sample per meta-batch, by :data:`~benchmarks.gradient_signal_choices.CHOICES`
         """
         self._samples: dict[str, list[Sample]] = {name: [] for name in CHOICES}
         for i in range(n_meta_batches):
@@ -87,18 +80,15 @@ class StandingStill(BOMRL):
         adapted: Sequence[Adaptation],
         query: Experience,
     ) -> OuterInfo:
-        here = mean_over_tasks(meta_params)
-        for name, overrides in CHOICES.items():
-            chosen = {key: getattr(self, key) for key in overrides}
-            vars(self).update(overrides)
-            other = self.meta_gradient(meta_params, supports, adapted, query)
+        here, data = mean_over_tasks(meta_params), MetaBatch(meta_params, supports, adapted, query)
+        for name, choice in CHOICES.items():
+            other = choice(self, data)
             info = super()._outer_step(meta_params, other, supports, adapted, query)
             there = self.actor.params()
             step = {key: there[key] - value for key, value in here.items()}
             residual = None if other.solve is None else float(other.solve.residual.mean())
             self._samples[name].append(Sample(_vector(other.gradient, here), _vector(step, here), residual))
             self.actor.load_params(here)
-            vars(self).update(chosen)
         return info
 
     def _after_outer_step(self, phases: Sequence[Experience]) -> None:

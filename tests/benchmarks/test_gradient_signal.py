@@ -8,14 +8,15 @@ import pytest
 import torch as th
 
 from benchmarks import gradient_signal
-from benchmarks.gradient_signal import CHOICES, make_standing_still
+from benchmarks.gradient_signal import make_standing_still
+from benchmarks.gradient_signal_choices import CHOICES
 from benchmarks.gradient_signal_statistics import Sample, jackknife, mean_of_pairs, summarize
 from benchmarks.locomotion.methods import make_model, settings_of
 from benchmarks.provenance import FIGURES, RESULTS
 from sb3_bomrl import make_meta_vec_env
 from sb3_bomrl.core.params import flatten
 
-TINY = {"n_envs": 20, "meta_batch_size": 2, "n_steps": 50, "n_inner_steps": 3}
+TINY = {"n_envs": 32, "meta_batch_size": 4, "n_steps": 50, "n_inner_steps": 3}
 
 
 @pytest.fixture
@@ -136,6 +137,7 @@ def test_the_table_shows_agreements_that_are_known_well_enough(tmp_path):
             "agreement": agreement,
         }
 
+    # of a run without the choices that came later
     rows = [row("implicit", {"first_order": [0.4, 0.5], "implicit_sampling": [1.3, 0.51]})]
     rows += [row("first_order", {"implicit": [0.4, 0.5], "implicit_sampling": None})]
     rows += [row("implicit_sampling", {"implicit": [1.3, 0.51], "first_order": None})]
