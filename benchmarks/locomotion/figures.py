@@ -22,7 +22,7 @@ from benchmarks.locomotion.report import (
     seeds,
     training_rows,
 )
-from sb3_bomrl.plots import plot_trajectories, save_figure
+from sb3_bomrl.plots import save_figure
 
 COLOURS = (
     *("#1f5fa8", "#00a6a6", "#7a4fa3", "#d1495b", "#f2a0a9", "#b5651d"),
@@ -100,38 +100,6 @@ def profiles(root: Path, path: Path, kind: str = "stochastic") -> Path:
         ax.step(*performance_profile(final_after_one(runs, kind)), where="pre", label=label, color=colour)
 
     return _panels(root, path, draw, f"return after one adaptation, {kind} policy", "share of tasks × seeds above it")
-
-
-def paths(root: Path, path: Path) -> Path:
-    """
-    Paths on Navigation2D before and after the last adaptation, of the first seed, a panel per method.
-
-    :param root: folder of the results
-    :param path: PNG to write
-    :return: the PNG
-    :raises ValueError: if no run has kept paths
-    """
-    found = {
-        label: min(runs, key=lambda run: run["seed"])
-        for (_, label, _), runs in sorted(group_runs(root).items(), key=lambda item: _order(item[0][1]))
-        if "paths" in runs[0]["rows"][-1]
-    }
-    if not found:
-        raise ValueError(f"results must have a finished run on Navigation2D, found none in {root}")
-    n_columns = min(4, len(found))
-    n_rows = -(-len(found) // n_columns)
-    figure = Figure(figsize=(4.5 * n_columns, 4.5 * n_rows), layout="constrained")
-    axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
-    for ax, (label, run) in zip(axes, found.items(), strict=False):
-        row = run["rows"][-1]
-        before, after = row["paths"]
-        n_adaptations = len(row["deterministic"]) - 1
-        plot_trajectories([before, *[after] * n_adaptations], row["path_tasks"], ax=ax)  # draws the first and the last
-        ax.set_title(f"{label}, seed {run['seed']}, deterministic policy", fontsize=10)
-    for ax in axes[len(found) :]:
-        ax.set_axis_off()
-    save_figure(figure, path)
-    return path
 
 
 def _order(label: str) -> tuple[int, str]:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from benchmarks import ablations, tuning
-from benchmarks.locomotion import comparison, figures, report
+from benchmarks.locomotion import comparison, figures, paths, report
 from benchmarks.locomotion.__main__ import draw
 from benchmarks.provenance import FIGURES, RESULTS
 
@@ -85,8 +85,6 @@ def test_a_task_that_is_adapted_to_repeatedly_counts_once():
 def test_nothing_to_draw_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"results must have a finished run, found none in"):
         figures.figure_2(tmp_path, tmp_path / "figure.png")
-    with pytest.raises(ValueError, match=r"results must have a finished run on Navigation2D, found none in"):
-        figures.paths(tmp_path, tmp_path / "figure.png")
     with pytest.raises(ValueError, match=r"against must be one of env_steps, seconds, got 'epochs'"):
         figures.figure_5(tmp_path, tmp_path / "figure.png", "epochs")
 
@@ -184,18 +182,24 @@ def test_the_figures_contain_the_data(results, monkeypatch):
 def test_paths_are_drawn_before_and_after(results, monkeypatch):
     root, _ = results
     rng, drawn = np.random.default_rng(1), {}
-    paths = rng.normal(size=(2, 3, 5, 2)).tolist()
-    more = {"paths": paths, "path_tasks": [[0.0, 0.1], [0.2, 0.3], [0.4, 0.5]]}
-    for seed in (1, 4):
-        write_run(root, "maml", seed, rng, env="Navigation2D", **more)
-    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.update({path.name: figure}))
+    found = rng.normal(size=(2, 3, 5, 2)).tolist()
+    common = {"seed": 1, "tasks": [[0.0, 0.1], [0.2, 0.3], [0.4, -0.5]]}
+    rows = [{"method": "maml", **common, "paths": found}, {"method": "oracle", **common, "paths": found[:1]}]
+    file = paths.paths_path(root)
+    file.parent.mkdir()
+    file.write_text(json.dumps({"rows": rows}))
+    write_run(root, "maml", 1, rng, env="Navigation2D")
+    for module in (figures, paths):
+        monkeypatch.setattr(module, "save_figure", lambda figure, path: drawn.update({path.name: figure}))
     draw(root, root)
-    ax, *_ = drawn["locomotion_paths.png"].axes
-    assert ax.get_title() == "maml, seed 1, deterministic policy"
-    found = [line.get_xydata().tolist() for line in ax.lines]
-    assert all(path in found for path in (paths[0][0], paths[1][2]))
-    labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels == ["before adaptation", "after 3 adaptations", "asked for"]
+    ax, oracle = drawn["locomotion_paths.png"].axes
+    assert ax.get_title() == "maml, seed 1\nadapted to 20 episodes"
+    assert oracle.get_title() == "oracle, seed 1\nsees the goal"
+    assert ax.get_xlim() == oracle.get_ylim() == (-1.0, 1.0)
+    lines = [line.get_xydata().tolist() for line in ax.lines]
+    assert all(path in lines for path in (found[0][0], found[1][2]))
+    (legend,) = drawn["locomotion_paths.png"].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["before adaptation", "after 1 adaptation", "asked for"]
     assert len(drawn["locomotion_figure2_stochastic.png"].axes) == 2
     assert len(drawn["locomotion_figure5_seconds_stochastic.png"].axes) == 1  # speed is known of one family
 
