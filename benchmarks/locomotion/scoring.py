@@ -14,8 +14,8 @@ from sb3_bomrl.types import Rollout, Task
 N_ENVS_PER_TASK = 5
 N_SCORES = 20
 """Adaptations of an evaluation of all tasks, at most, if its tasks are so few that each is adapted to repeatedly."""
-PATH_STRIDES = (3, 2)
-"""Paths are kept of every third task, and of them every second position."""
+PATH_STRIDE = 3
+"""Paths are kept of every third task; of all steps, as some policies jump to and fro."""
 
 
 class Plan(NamedTuple):
@@ -74,7 +74,7 @@ def score_adaptation(model: MetaAlgorithm, env: VecEnv, tasks: Sequence[Task], p
     }
     if plan.keeps_paths:
         horizon = env.get_attr("horizon", indices=[0])[0]
-        result["path_tasks"] = list(tasks)[:: PATH_STRIDES[0]]
+        result["path_tasks"] = list(tasks)[::PATH_STRIDE]
         result["paths"] = [_paths(rollout, horizon) for rollout in rollouts]
     return result
 
@@ -85,9 +85,9 @@ def _means(returns: np.ndarray) -> list[float]:
 
 
 def _paths(rollout: Rollout, horizon: int) -> Any:
-    """Positions in the first episode of some tasks, (n_tasks, n_kept, 2) as lists."""
+    """Positions in the first episode of some tasks, (n_tasks, horizon, 2) as lists."""
     assert not isinstance(rollout.observations, dict)
-    kept = rollout.observations[:: PATH_STRIDES[0], : horizon : PATH_STRIDES[1], 0, :2]
+    kept = rollout.observations[::PATH_STRIDE, :horizon, 0, :2]
     return np.round(kept.numpy().astype(float), 3).tolist()
 
 
@@ -133,7 +133,7 @@ def score_trials(model: Any, family: str, tasks: Sequence[Task], plan: Plan, n_t
             result["adaptation_env_steps"] = np.round(curve.env_steps.mean(1), 1).tolist()
     env.close()
     if plan.keeps_paths:
-        result["path_tasks"] = list(tasks)[:: PATH_STRIDES[0]]
+        result["path_tasks"] = list(tasks)[::PATH_STRIDE]
         result["paths"] = _trial_paths(model, family, result["path_tasks"], plan.n_adaptations + 1)
     return result
 
@@ -150,4 +150,4 @@ def _trial_paths(model: Any, family: str, tasks: Sequence[Task], n_episodes: int
         observations, _, starts, _ = env.step(actions)
     env.close()
     episodes = np.stack(seen).reshape(n_episodes, -1, len(tasks), 2).swapaxes(1, 2)
-    return np.round(episodes[:, :, :: PATH_STRIDES[1]].astype(float), 3).tolist()
+    return np.round(episodes.astype(float), 3).tolist()

@@ -109,7 +109,7 @@ def test_every_method_runs_and_writes_what_the_protocol_says(method, tmp_path, c
 
 
 def test_the_paths_are_those_of_the_scored_policies(tmp_path, monkeypatch, small_plain):
-    names = ["bomrl-alg1", "multitask-trpo", "oracle", "rl2"]
+    names = ["bomrl-alg1", "oracle", "rl2"]  # multitask-trpo adapts by the family's settings
     scored = {name: content_of(tiny_run(tmp_path, name))["rows"][-1] for name in names}
     monkeypatch.setattr(paths, "PLAN", scoring.Plan(1, 2, 2, 9, keeps_paths=True))
     played = json.loads(paths.play(tmp_path / "results", "test", tmp_path / "policies").read_text())["rows"]
@@ -117,16 +117,16 @@ def test_the_paths_are_those_of_the_scored_policies(tmp_path, monkeypatch, small
     for row in played:
         scores = np.array(scored[row["method"]]["deterministic"])
         assert row["tasks"] == scored[row["method"]]["tasks"][::3]
-        assert np.shape(row["paths"]) == (len(scores), 3, 50, 2)
+        assert np.shape(row["paths"]) == (len(scores), 3, 100, 2)
         assert np.abs(np.array(row["paths"])[:, :, 0]).max() == 0.0
-        np.testing.assert_allclose(returns_of_paths(row), scores[:, ::3], atol=0.5)
+        np.testing.assert_allclose(returns_of_paths(row), scores[:, ::3], atol=0.2)
 
 
 def returns_of_paths(row):
-    """Minus the distances to the goals: every second one is known, the start is no step, the last step is not seen."""
+    """Minus the distances to the goals; the start is no step, the last step is not seen and about the one before."""
     offsets = np.array(row["paths"]) - np.array(row["tasks"])[None, :, None]
     distances = np.linalg.norm(offsets, axis=-1)
-    return -(2.0 * distances.sum(-1) - distances[..., 0] + distances[..., -1])
+    return -(distances[..., 1:].sum(-1) + distances[..., -1])
 
 
 def test_a_killed_run_ends_as_the_one_that_was_left_alone(tmp_path):
