@@ -9,6 +9,7 @@ import benchmarks.locomotion
 from benchmarks.locomotion import figures
 from benchmarks.locomotion.comparison import difference_table, improvement_table, level_table, summary_table
 from benchmarks.locomotion.methods import FAMILIES, METHODS, TRAINED
+from benchmarks.locomotion.paths import FAMILY, draw_paths, paths_path, play
 from benchmarks.locomotion.policies import prune
 from benchmarks.locomotion.report import group_runs, markdown_table, run_speed
 from benchmarks.locomotion.runs import CHECKPOINTS, POLICIES, Place, run
@@ -52,8 +53,9 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("levels", help="how far methods had come by half of the steps, in Markdown")
     commands.add_parser("summary", help="the best of BO-MRL and of the others, in Markdown")
     commands.add_parser("prune", help="of the kept policies leave those of the best seeds")
+    commands.add_parser("paths", help=f"play the kept policies of {FAMILY}, and keep their paths among the results")
     draws = commands.add_parser("figures", help="draw them, and write the tables, into the documentation's folder")
-    for name in ("speed", "table", "improvement", "differences", "levels", "summary", "prune", "figures"):
+    for name in ("speed", "table", "improvement", "differences", "levels", "summary", "prune", "paths", "figures"):
         commands.choices[name].add_argument("--results", type=Path, default=RESULTS / "locomotion")
     draws.add_argument("--output", type=Path, default=FIGURES)
     return result
@@ -73,8 +75,8 @@ def draw(results: Path, output: Path) -> None:
         tables[f"improvement_{kind}"] = improvement_table(results, kind)
     for name, text in tables.items():
         print(write_text(output / f"locomotion_{name}.md", text))
-    if any("paths" in run["rows"][-1] for runs in groups for run in runs):
-        print(figures.paths(results, output / "locomotion_paths.png"))
+    if paths_path(results).exists():
+        print(draw_paths(results, output / "locomotion_paths.png"))
 
 
 def main() -> None:
@@ -93,7 +95,10 @@ def main() -> None:
         draw(args.results, args.output)
         return
     commit()
-    th.set_num_threads(args.threads)
+    th.set_num_threads(getattr(args, "threads", 1))
+    if args.command == "paths":
+        print(play(args.results, "python -m benchmarks.locomotion paths"))
+        return
     if args.command == "speed":
         command = f"python -m benchmarks.locomotion speed --env {args.env} --methods {' '.join(args.methods)}"
         command += f" --threads {args.threads}"

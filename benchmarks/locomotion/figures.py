@@ -1,5 +1,6 @@
 """Figures of a comparison, from the result files alone: nothing is rescaled, shifted or smoothed."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
-from benchmarks.locomotion.methods import METHODS
+from benchmarks.locomotion.methods import METHODS, family_of
 from benchmarks.locomotion.report import (
     Estimate,
     after_one,
@@ -22,15 +24,26 @@ from benchmarks.locomotion.report import (
     seeds,
     training_rows,
 )
-from sb3_bomrl.plots import plot_trajectories, save_figure
+from sb3_bomrl.plots import save_figure
 
-COLOURS = (
-    *("#1f5fa8", "#00a6a6", "#7a4fa3", "#d1495b", "#f2a0a9", "#b5651d"),
-    *("#edae49", "#2e8b57", "#8a8a8a", "#c71585", "#000000", "#9acd32"),
+COLOURS = dict(
+    zip(
+        METHODS,
+        (
+            *("#1f5fa8", "#00a6a6", "#7a4fa3", "#d1495b", "#f2a0a9", "#8c4a1a"),
+            *("#edae49", "#2e8b57", "#8a8a8a", "#e0339b", "#000000", "#9acd32"),
+        ),
+        strict=True,
+    )
 )
-"""Of the methods, in their order."""
+MARKERS = dict(zip(METHODS, "oooD<>sPXdhv", strict=True))
+N_COLUMNS = 3
+PANEL_SIZE = (3.2, 2.8)
+"""Inches; the page shows three panels side by side."""
 
 Runs = Sequence[dict[str, Any]]
+Draw = Callable[[Axes, dict[str, Runs]], None]
+"""Draws the runs of one family by method; labels of lines are methods."""
 
 
 def figure_2(root: Path, path: Path, kind: str = "stochastic") -> Path:
@@ -43,13 +56,18 @@ def figure_2(root: Path, path: Path, kind: str = "stochastic") -> Path:
     :return: the PNG
     """
 
-    def draw(ax: Axes, runs: Runs, label: str, colour: str) -> None:
-        scores = final_scores(runs, kind)
-        if scores.shape[1] == 1:  # does not adapt
-            ax.axhline(estimate(scores[:, 0]).value, color=colour, linestyle="--", label=label)
-            return
-        _band(ax, np.arange(scores.shape[1]), [estimate(scores[:, k]) for k in range(scores.shape[1])], label, colour)
-        ax.set_xticks(np.arange(scores.shape[1]))
+    def draw(ax: Axes, groups: dict[str, Runs]) -> None:
+        found = {}
+        for method, runs in groups.items():
+            scores = final_scores(runs, kind)
+            found[method] = [estimate(scores[:, k]) for k in range(scores.shape[1])]
+            if len(found[method]) == 1:  # does not adapt
+                ax.axhline(found[method][0].value, color=COLOURS[method], linestyle="--", label=method)
+            else:
+                _band(ax, np.arange(scores.shape[1]), found[method], method)
+        ax.set_xticks(np.arange(max(len(estimates) for estimates in found.values())))
+        before = float(np.median([estimates[0].value for estimates in found.values()]))
+        _limit(ax, "y", [before, *(estimates[:2][-1].value for estimates in found.values())])
 
     return _panels(root, path, draw, "adaptations", f"return, {kind} policy")
 
@@ -73,14 +91,16 @@ def figure_5(root: Path, path: Path, against: str = "env_steps", kind: str = "st
     def scale(runs: Runs) -> float | None:
         return 1.0 if against == "env_steps" else run_speed(root, runs[0])
 
-    def draw(ax: Axes, runs: Runs, label: str, colour: str) -> None:
-        rows = list(zip(*(training_rows(run) for run in runs), strict=True))
-        x = np.array([np.mean([row["env_steps"] for row in same]) for same in rows]) * scale(runs)
-        estimates = [estimate(np.array([after_one(row, kind) for row in same])) for same in rows]
-        if len(rows) == 1:  # not trained: its level is the same everywhere
-            ax.axhline(estimates[0].value, color=colour, linestyle=":", label=label)
-        else:
-            _band(ax, x, estimates, label, colour)
+    def draw(ax: Axes, groups: dict[str, Runs]) -> None:
+        for method, runs in groups.items():
+            rows = list(zip(*(training_rows(run) for run in runs), strict=True))
+            x = np.array([np.mean([row["env_steps"] for row in same]) for same in rows]) * scale(runs)
+            estimates = [estimate(np.array([after_one(row, kind) for row in same])) for same in rows]
+            if len(rows) == 1:  # not trained: its level is the same everywhere
+                ax.axhline(estimates[0].value, color=COLOURS[method], linestyle=":", label=method)
+            else:
+                _band(ax, x, estimates, method)
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
 
     ylabel = f"return after one adaptation, {kind} policy"
     return _panels(root, path, draw, labels[against], ylabel, lambda runs: scale(runs) is not None)
@@ -96,80 +116,77 @@ def profiles(root: Path, path: Path, kind: str = "stochastic") -> Path:
     :return: the PNG
     """
 
-    def draw(ax: Axes, runs: Runs, label: str, colour: str) -> None:
-        ax.step(*performance_profile(final_after_one(runs, kind)), where="pre", label=label, color=colour)
+    def draw(ax: Axes, groups: dict[str, Runs]) -> None:
+        found = {method: final_after_one(runs, kind) for method, runs in groups.items()}
+        for method, scores in found.items():
+            ax.step(*performance_profile(scores), where="pre", label=method, color=COLOURS[method])
+        _limit(ax, "x", np.percentile(np.concatenate([scores.ravel() for scores in found.values()]), [5, 100]))
 
     return _panels(root, path, draw, f"return after one adaptation, {kind} policy", "share of tasks × seeds above it")
 
 
-def paths(root: Path, path: Path) -> Path:
-    """
-    Paths on Navigation2D before and after the last adaptation, of the first seed, a panel per method.
-
-    :param root: folder of the results
-    :param path: PNG to write
-    :return: the PNG
-    :raises ValueError: if no run has kept paths
-    """
-    found = {
-        label: min(runs, key=lambda run: run["seed"])
-        for (_, label, _), runs in sorted(group_runs(root).items(), key=lambda item: _order(item[0][1]))
-        if "paths" in runs[0]["rows"][-1]
-    }
-    if not found:
-        raise ValueError(f"results must have a finished run on Navigation2D, found none in {root}")
-    n_columns = min(4, len(found))
-    n_rows = -(-len(found) // n_columns)
-    figure = Figure(figsize=(4.5 * n_columns, 4.5 * n_rows), layout="constrained")
-    axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
-    for ax, (label, run) in zip(axes, found.items(), strict=False):
-        row = run["rows"][-1]
-        before, after = row["paths"]
-        n_adaptations = len(row["deterministic"]) - 1
-        plot_trajectories([before, *[after] * n_adaptations], row["path_tasks"], ax=ax)  # draws the first and the last
-        ax.set_title(f"{label}, seed {run['seed']}, deterministic policy", fontsize=10)
-    for ax in axes[len(found) :]:
-        ax.set_axis_off()
-    save_figure(figure, path)
-    return path
-
-
-def _order(label: str) -> tuple[int, str]:
-    """Methods as they are listed, then others by name."""
-    return (list(METHODS).index(label) if label in METHODS else len(METHODS), label)
-
-
 def _panels(
-    root: Path,
-    path: Path,
-    draw: Callable[[Axes, Runs, str, str], None],
-    xlabel: str,
-    ylabel: str,
-    is_shown: Callable[[Runs], bool] = bool,
+    root: Path, path: Path, draw: Draw, xlabel: str, ylabel: str, is_shown: Callable[[Runs], bool] = bool
 ) -> Path:
-    groups = {key: runs for key, runs in group_runs(root).items() if is_shown(runs)}
-    if not groups:
+    """A panel per family, in rows, and the legend of all in the last cell."""
+    families: dict[tuple[str, int], dict[str, Runs]] = {}
+    for (env, method, timesteps), runs in group_runs(root).items():
+        if is_shown(runs):
+            families.setdefault((env, timesteps), {})[method] = runs
+    if not families:
         raise ValueError(f"results must have a finished run, found none in {root}")
-    families = sorted({(env, timesteps) for env, _, timesteps in groups})
-    methods = sorted({method for _, method, _ in groups}, key=_order)
-    figure = Figure(figsize=(5.5 * len(families), 4.2), layout="constrained")
-    axes = figure.subplots(1, len(families), squeeze=False)[0]
-    for ax, (env, timesteps) in zip(axes, families, strict=True):
-        for i, method in enumerate(methods):
-            runs = groups.get((env, method, timesteps))
-            if runs:  # methods that have no results are left out
-                draw(ax, runs, f"{method} ({seeds(len(runs))})", COLOURS[i % len(COLOURS)])
-        ax.set_title(f"{env}, {timesteps:,} steps", fontsize=10)
-        ax.set_xlabel(xlabel)
-        ax.set_ylabel(ylabel)
+    n_columns = min(N_COLUMNS, len(families) + 1)
+    n_rows = -(-(len(families) + 1) // n_columns)
+    figure = Figure(figsize=(PANEL_SIZE[0] * n_columns, PANEL_SIZE[1] * n_rows), layout="constrained")
+    axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+    for ax, ((env, timesteps), groups) in zip(axes, sorted(families.items()), strict=False):
+        draw(ax, {method: groups[method] for method in METHODS if method in groups})
+        ax.set_title(f"{family_of(env)}, {timesteps:,} steps\n{_seeds_of(groups)}", fontsize=9)
+        ax.tick_params(labelsize=8)
         ax.grid(alpha=0.3)
-        ax.legend(frameon=False, fontsize=7)
+    _legend(axes[len(families)], axes[: len(families)])
+    for ax in axes[len(families) :]:
+        ax.set_axis_off()
+    figure.supxlabel(xlabel, fontsize=10)
+    figure.supylabel(ylabel, fontsize=10)
     save_figure(figure, path)
     return path
 
 
-def _band(ax: Axes, x: npt.NDArray, estimates: Sequence[Estimate], label: str, colour: str) -> None:
+def _seeds_of(groups: dict[str, Runs]) -> str:
+    """How many most methods have, and the methods that have others."""
+    counts = {method: len(runs) for method, runs in groups.items()}
+    usual = Counter(counts.values()).most_common(1)[0][0]
+    others = [f"{method}: {n}" for method, n in counts.items() if n != usual]
+    return seeds(usual) + (f" ({', '.join(others)})" if others else "")
+
+
+def _legend(cell: Axes, panels: Sequence[Axes]) -> None:
+    """What the lines of all panels are, each once."""
+    lines = {line.get_label(): line for ax in panels for line in ax.lines}
+    found = [method for method in METHODS if method in lines]
+    cell.legend([lines[method] for method in found], found, loc="center", frameon=False, fontsize=10)
+
+
+def _limit(ax: Axes, axis: str, values: npt.ArrayLike) -> None:
+    """
+    Leave out what is far below, and say so.
+
+    :param axis: ``"x"`` or ``"y"``
+    :param values: the lower end is half their range below the lowest, so that they have most of the axis
+    """
+    lowest = np.min(values) - np.ptp(values) / 2
+    drawn = np.concatenate([getattr(line, f"get_{axis}data")() for line in ax.lines])
+    if drawn.min() < lowest:
+        margin = 0.05 * (drawn.max() - lowest)
+        ax.set(**{f"{axis}lim": (lowest, drawn.max() + margin)})
+        text = f"{'↓' if axis == 'y' else '←'} lines go on to {drawn.min():.0f}".replace("-", "−")
+        box = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
+        ax.text(0.02, 0.03, text, fontsize=8, transform=ax.transAxes, bbox=box)
+
+
+def _band(ax: Axes, x: npt.NDArray, estimates: Sequence[Estimate], method: str) -> None:
     """Interquartile mean, and its interval where there is one."""
     value, low, high = np.array(estimates).T
-    ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-    ax.plot(x, value, color=colour, marker="o", markersize=3, label=label)
+    ax.fill_between(x, low, high, color=COLOURS[method], alpha=0.15, linewidth=0)
+    ax.plot(x, value, color=COLOURS[method], marker=MARKERS[method], markersize=4, label=method)

@@ -167,7 +167,7 @@ def score_plain(
     if kind == "rl2":
         return score_trials(model, family, tasks, plan, n_threads)
     if kind == "oracle":
-        plan = plan._replace(n_adaptations=0, keeps_paths=False)
+        plan = plan._replace(n_adaptations=0)
         env = make_vec_env(partial(make_task_env, family, True), len(tasks) * N_ENVS_PER_TASK)
     else:
         env = make_test_env(family, len(tasks), n_threads)

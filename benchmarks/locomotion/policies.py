@@ -30,6 +30,15 @@ def load_policy(family: str, method: str, folder: Path = POLICIES) -> Any:
     return _algorithm(method).load(policy_path(family, method, folder), device="cpu")
 
 
+def kept_policies(folder: Path = POLICIES) -> dict[tuple[str, str], int]:
+    """
+    :param folder: of the policies
+    :return: (family, label) -> seed of the policy that is kept
+    """
+    names = [path.stem.split("_") for path in sorted(folder.glob("*.zip"))]
+    return {(family, label): int(seed) for family, label, _, seed in names}
+
+
 def policy_path(family: str, method: str, folder: Path = POLICIES) -> Path:
     """
     :param family: name of a task family

@@ -112,7 +112,7 @@ def run(
             learner = make_learner(method, family, settings, seed, timesteps, folder, n_threads)
             # what is past the checkpoint is done again, to the same numbers where the method is exact
             rows = [row for row in rows if row["iteration"] <= learner.n_done]
-            for row in _new_rows(learner, rows, protocol, family):
+            for row in _new_rows(learner, rows, protocol):
                 rows.append(row)
                 if row["is_final"] and place.policies is not None:
                     learner.save(place.policies / f"{family}_{label}_seed_{seed}.zip")
@@ -163,7 +163,7 @@ def make_learner(
     return PlainLearner(method, family, settings, seed, timesteps, folder, n_threads)
 
 
-def _plans(protocol: Protocol, family: str) -> tuple[Plan, Plan]:
+def _plans(protocol: Protocol) -> tuple[Plan, Plan]:
     """While training, and at its end."""
     assert protocol.n_episodes is not None
     before = Plan(
@@ -172,16 +172,12 @@ def _plans(protocol: Protocol, family: str) -> tuple[Plan, Plan]:
         protocol.n_eval_episodes_before,
         protocol.max_tasks_before,
     )
-    keeps_paths = family == "Navigation2D"  # whose observations are positions
-    final = (protocol.n_adaptations, protocol.n_episodes, protocol.n_eval_episodes, protocol.max_tasks)
-    return before, Plan(*final, keeps_paths)
+    return before, Plan(protocol.n_adaptations, protocol.n_episodes, protocol.n_eval_episodes, protocol.max_tasks)
 
 
-def _new_rows(
-    learner: Learner, rows: Sequence[dict[str, Any]], protocol: Protocol, family: str
-) -> Iterator[dict[str, Any]]:
+def _new_rows(learner: Learner, rows: Sequence[dict[str, Any]], protocol: Protocol) -> Iterator[dict[str, Any]]:
     """Train from one point to the next; yields the rows that are missing."""
-    before, final = _plans(protocol, family)
+    before, final = _plans(protocol)
     done = [row["iteration"] for row in rows]
     last = max(done, default=0)
     for point in evaluation_points(learner.n_iterations, protocol.n_segments):

@@ -14,8 +14,8 @@ from sb3_bomrl.types import Rollout, Task
 N_ENVS_PER_TASK = 5
 N_SCORES = 20
 """Adaptations of an evaluation of all tasks, at most, if its tasks are so few that each is adapted to repeatedly."""
-PATH_STRIDES = (3, 2)
-"""Paths are kept of every third task, and of them every second position."""
+PATH_STRIDE = 3
+"""Paths are kept of every third task; of all steps, as some policies jump to and fro."""
 
 
 class Plan(NamedTuple):
@@ -26,7 +26,8 @@ class Plan(NamedTuple):
     :param n_episodes: support episodes per task and adaptation
     :param n_eval_episodes: fresh episodes per task, policy and score
     :param max_tasks: see :func:`choose_tasks`
-    :param keeps_paths: whether to keep the observations of an episode of some tasks, deterministic, before and after
+    :param keeps_paths: whether to keep the positions in an episode of some tasks, deterministic, after 0 … K
+        adaptations; of Navigation2D, whose observations begin with them
     """
 
     n_adaptations: int
@@ -73,8 +74,8 @@ def score_adaptation(model: MetaAlgorithm, env: VecEnv, tasks: Sequence[Task], p
     }
     if plan.keeps_paths:
         horizon = env.get_attr("horizon", indices=[0])[0]
-        result["path_tasks"] = list(tasks)[:: PATH_STRIDES[0]]
-        result["paths"] = [_paths(rollouts[k], horizon) for k in (0, plan.n_adaptations)]
+        result["path_tasks"] = list(tasks)[::PATH_STRIDE]
+        result["paths"] = [_paths(rollout, horizon) for rollout in rollouts]
     return result
 
 
@@ -84,9 +85,9 @@ def _means(returns: np.ndarray) -> list[float]:
 
 
 def _paths(rollout: Rollout, horizon: int) -> Any:
-    """Observations in the first episode of some tasks, (n_tasks, n_kept, n_numbers) as lists."""
+    """Positions in the first episode of some tasks, (n_tasks, horizon, 2) as lists."""
     assert not isinstance(rollout.observations, dict)
-    kept = rollout.observations[:: PATH_STRIDES[0], : horizon : PATH_STRIDES[1], 0]
+    kept = rollout.observations[::PATH_STRIDE, :horizon, 0, :2]
     return np.round(kept.numpy().astype(float), 3).tolist()
 
 
@@ -131,4 +132,22 @@ def score_trials(model: Any, family: str, tasks: Sequence[Task], plan: Plan, n_t
         if kind == "stochastic":
             result["adaptation_env_steps"] = np.round(curve.env_steps.mean(1), 1).tolist()
     env.close()
+    if plan.keeps_paths:
+        result["path_tasks"] = list(tasks)[::PATH_STRIDE]
+        result["paths"] = _trial_paths(model, family, result["path_tasks"], plan.n_adaptations + 1)
     return result
+
+
+def _trial_paths(model: Any, family: str, tasks: Sequence[Task], n_episodes: int) -> Any:
+    """Positions in the first, second … episode of a trial of every task, deterministic, as :func:`_paths`."""
+    env = make_trial_vec_env(env_id(family), len(tasks), n_episodes)
+    for index, task in enumerate(tasks):
+        env.env_method("set_task", task, indices=[index])
+    observations, state, starts, seen = env.reset(), None, np.ones(len(tasks), dtype=bool), []
+    for _ in range(n_episodes * env.get_attr("horizon", indices=[0])[0]):
+        seen.append(np.asarray(observations)[:, :2])
+        actions, state = model.predict(observations, state, starts, deterministic=True)
+        observations, _, starts, _ = env.step(actions)
+    env.close()
+    episodes = np.stack(seen).reshape(n_episodes, -1, len(tasks), 2).swapaxes(1, 2)
+    return np.round(episodes.astype(float), 3).tolist()

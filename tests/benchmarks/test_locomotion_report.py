@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 
 from benchmarks import ablations, tuning
-from benchmarks.locomotion import comparison, figures, report
+from benchmarks.locomotion import comparison, figures, paths, report
 from benchmarks.locomotion.__main__ import draw
+from benchmarks.locomotion.methods import METHODS
 from benchmarks.provenance import FIGURES, RESULTS
 
 N_TASKS = 4
@@ -87,8 +88,6 @@ def test_a_task_that_is_adapted_to_repeatedly_counts_once():
 def test_nothing_to_draw_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"results must have a finished run, found none in"):
         figures.figure_2(tmp_path, tmp_path / "figure.png")
-    with pytest.raises(ValueError, match=r"results must have a finished run on Navigation2D, found none in"):
-        figures.paths(tmp_path, tmp_path / "figure.png")
     with pytest.raises(ValueError, match=r"against must be one of env_steps, seconds, got 'epochs'"):
         figures.figure_5(tmp_path, tmp_path / "figure.png", "epochs")
 
@@ -189,8 +188,7 @@ def test_the_summary_has_the_best_of_each_kind(results):
 
 
 def lines_of(figure):
-    (ax,) = figure.axes
-    return {line.get_label(): line for line in ax.lines}
+    return {line.get_label(): line for line in figure.axes[0].lines}
 
 
 def test_the_figures_contain_the_data(results, monkeypatch):
@@ -200,42 +198,102 @@ def test_the_figures_contain_the_data(results, monkeypatch):
     draw(root, root)
     assert len(drawn) == 8
     assert (root / "locomotion_table.md").read_text() == report.markdown_table(root) + "\n"
-    labels = {"maml (2 seeds)", "random-init (1 seed)", "oracle (1 seed)"}
+    labels = {"maml", "random-init", "oracle"}
+    panel, legend = drawn["locomotion_figure2_deterministic.png"].axes
+    assert panel.get_title() == "HalfCheetahVel, 2,000 steps\n1 seed (maml: 2)"
+    assert [text.get_text() for text in legend.get_legend().get_texts()] == ["maml", "random-init", "oracle"]
     lines = lines_of(drawn["locomotion_figure2_deterministic.png"])
     assert set(lines) == labels
     scores = np.array([run["rows"][-1]["deterministic"] for run in runs["maml"]])
     expected = [stats.trim_mean(scores[:, k], 0.25, axis=None) for k in range(4)]
-    assert lines["maml (2 seeds)"].get_ydata() == pytest.approx(expected)
+    assert lines["maml"].get_ydata() == pytest.approx(expected)
     level = stats.trim_mean(runs["oracle"][0]["rows"][-1]["deterministic"][0], 0.25)
-    assert list(lines["oracle (1 seed)"].get_ydata()) == pytest.approx([level, level])
+    assert list(lines["oracle"].get_ydata()) == pytest.approx([level, level])
     for against, factor in (("env_steps", 1_000), ("seconds", 2)):
         lines = lines_of(drawn[f"locomotion_figure5_{against}_stochastic.png"])
-        assert set(lines) == (labels if against == "env_steps" else labels - {"oracle (1 seed)"})  # was not measured
-        assert lines["maml (2 seeds)"].get_xdata().tolist() == [0, factor, 2 * factor]
+        assert set(lines) == (labels if against == "env_steps" else labels - {"oracle"})  # was not measured
+        assert lines["maml"].get_xdata().tolist() == [0, factor, 2 * factor]
         scores = np.array([[row["stochastic"][1] for row in run["rows"][:-1]] for run in runs["maml"]])
         expected = [stats.trim_mean(scores[:, i], 0.25, axis=None) for i in range(3)]
-        assert lines["maml (2 seeds)"].get_ydata() == pytest.approx(expected)
-    profile = lines_of(drawn["locomotion_profiles_stochastic.png"])["random-init (1 seed)"]
+        assert lines["maml"].get_ydata() == pytest.approx(expected)
+    profile = lines_of(drawn["locomotion_profiles_stochastic.png"])["random-init"]
     assert sorted(runs["random-init"][0]["rows"][-1]["stochastic"][1]) == pytest.approx(list(profile.get_xdata())[:-1])
+
+
+def write_levels(root, label, *levels, env="Navigation2D"):
+    """A run of which every task has the same return after 0, 1 … adaptations."""
+    path = root / env / label / "seed_0.json"
+    write_run(root, label, 0, np.random.default_rng(0), env=env)
+    run = json.loads(path.read_text())
+    run["rows"][-1] = row(np.repeat(np.array(levels)[:, None], N_TASKS, axis=1), 2, True)
+    path.write_text(json.dumps(run))
+
+
+def test_lines_that_leave_a_panel_are_said(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.update({path.name: figure}))
+    write_levels(tmp_path, "maml", -50.0, -30.0, -400.0)
+    write_levels(tmp_path, "promp", -70.0, -10.0, 10.0)
+    write_levels(tmp_path, "oracle", 0.0)
+    for label in ("maml", "promp"):
+        write_levels(tmp_path, label, -90.0, -10.0, -95.0, env="AntVel")
+    draw(tmp_path, tmp_path)
+    whole, cut, *_ = drawn["locomotion_figure2_stochastic.png"].axes
+    assert not whole.texts
+    assert whole.get_ylim()[0] < -95.0
+    # -50 is the middle one before, and 0 the highest after one adaptation
+    assert cut.get_ylim() == pytest.approx((-75.0, 10.0 + 0.05 * 85.0))
+    assert [text.get_text() for text in cut.texts] == ["↓ lines go on to −400"]
+    assert not any(ax.texts for ax in drawn["locomotion_profiles_stochastic.png"].axes)
+
+
+def test_profiles_leave_out_what_few_scores_are_at(tmp_path, monkeypatch):
+    drawn, scores = [], [[0.0] * 100, [-900.0, *np.linspace(-20.0, 0.0, 99)]]
+    path = tmp_path / "AntVel" / "maml" / "seed_0.json"
+    run = write_run(tmp_path, "maml", 0, np.random.default_rng(0), env="AntVel")
+    path.write_text(json.dumps({**run, "rows": [row(scores, 2, True)]}))
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure))
+    figures.profiles(tmp_path, tmp_path / "figure.png")
+    ax = drawn[0].axes[0]
+    low = np.percentile(scores[1], 5)
+    assert ax.get_xlim()[0] == pytest.approx(1.5 * low, abs=0.01)  # files are rounded
+    assert [text.get_text() for text in ax.texts] == ["← lines go on to −900"]
+
+
+def test_a_method_has_its_colour_whatever_else_is_drawn(tmp_path, monkeypatch):
+    drawn, rng = [], np.random.default_rng(0)
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure))
+    for label in ("promp", "maml"):
+        write_run(tmp_path, label, 0, rng)
+        figures.figure_2(tmp_path, tmp_path / "figure.png")
+    colours = {lines_of(figure)["promp"].get_color() for figure in drawn}
+    assert colours == {figures.COLOURS["promp"]}
+    assert len(set(figures.COLOURS.values())) == len(METHODS)
 
 
 def test_paths_are_drawn_before_and_after(results, monkeypatch):
     root, _ = results
     rng, drawn = np.random.default_rng(1), {}
-    paths = rng.normal(size=(2, 3, 5, 2)).tolist()
-    more = {"paths": paths, "path_tasks": [[0.0, 0.1], [0.2, 0.3], [0.4, 0.5]]}
-    for seed in (1, 4):
-        write_run(root, "maml", seed, rng, env="Navigation2D", **more)
-    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.update({path.name: figure}))
+    found = rng.normal(size=(2, 3, 5, 2)).tolist()
+    common = {"seed": 1, "tasks": [[0.0, 0.1], [0.2, 0.3], [0.4, -0.5]]}
+    rows = [{"method": "maml", **common, "paths": found}, {"method": "oracle", **common, "paths": found[:1]}]
+    file = paths.paths_path(root)
+    file.parent.mkdir()
+    file.write_text(json.dumps({"rows": rows}))
+    write_run(root, "maml", 1, rng, env="Navigation2D")
+    for module in (figures, paths):
+        monkeypatch.setattr(module, "save_figure", lambda figure, path: drawn.update({path.name: figure}))
     draw(root, root)
-    ax, *_ = drawn["locomotion_paths.png"].axes
-    assert ax.get_title() == "maml, seed 1, deterministic policy"
-    found = [line.get_xydata().tolist() for line in ax.lines]
-    assert all(path in found for path in (paths[0][0], paths[1][2]))
-    labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels == ["before adaptation", "after 3 adaptations", "asked for"]
-    assert len(drawn["locomotion_figure2_stochastic.png"].axes) == 2
-    assert len(drawn["locomotion_figure5_seconds_stochastic.png"].axes) == 1  # speed is known of one family
+    ax, oracle = drawn["locomotion_paths.png"].axes
+    assert ax.get_title() == "maml, seed 1\nadapted to 20 episodes"
+    assert oracle.get_title() == "oracle, seed 1\nsees the goal"
+    assert ax.get_xlim() == oracle.get_ylim() == (-1.0, 1.0)
+    lines = [line.get_xydata().tolist() for line in ax.lines]
+    assert all(path in lines for path in (found[0][0], found[1][2]))
+    (legend,) = drawn["locomotion_paths.png"].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["before adaptation", "after 1 adaptation", "asked for"]
+    assert len(drawn["locomotion_figure2_stochastic.png"].axes) == 3  # and the legend's
+    assert len(drawn["locomotion_figure5_seconds_stochastic.png"].axes) == 2  # speed is known of one family
 
 
 def test_figures_without_measured_speed(results, monkeypatch):

@@ -7,14 +7,15 @@ import pytest
 import torch as th
 from scipy.stats import ttest_ind
 
-from benchmarks.locomotion import policies
+from benchmarks.locomotion import paths, policies
 from benchmarks.locomotion.methods import FAMILIES
-from benchmarks.locomotion.policies import best_seeds, load_policy, prune, score_policy
+from benchmarks.locomotion.policies import best_seeds, kept_policies, load_policy, prune, score_policy
 from benchmarks.locomotion.runs import POLICIES
 from benchmarks.locomotion.scoring import Plan
 from benchmarks.provenance import RESULTS
+from tests.benchmarks.test_locomotion import returns_of_paths
 
-KEPT = sorted(path.stem.split("_") for path in POLICIES.glob("*.zip"))
+KEPT = [(*name, seed) for name, seed in kept_policies().items()]
 N_TASKS, N_ADAPTATIONS, N_ERRORS = 3, 10, 5.0
 
 
@@ -48,21 +49,31 @@ def test_a_difference_of_means_is_that_of_the_t_test():
 
 
 def test_the_best_seed_of_every_method_is_kept():
-    best = best_seeds(RESULTS / "locomotion")
-    kept = {(family, method): int(seed) for family, method, _, seed in KEPT}
-    assert len(kept) == len(KEPT) > 0
-    assert kept == {key: seed for key, seed in best.items() if key in kept}
+    assert len(KEPT) == len(list(POLICIES.glob("*"))) > 0
+    assert kept_policies() == best_seeds(RESULTS / "locomotion")
+
+
+def test_the_stored_paths_are_those_of_the_kept_policies():
+    rows = json.loads(paths.paths_path(RESULTS / "locomotion").read_text())["rows"]
+    kept = {method: seed for family, method, seed in KEPT if family == paths.FAMILY}
+    assert {row["method"]: row["seed"] for row in rows} == kept
+    for row in rows:
+        path = RESULTS / "locomotion" / paths.FAMILY / row["method"] / f"seed_{row['seed']}.json"
+        scored = json.loads(path.read_text())["rows"][-1]
+        scores = np.array(scored["deterministic"])[: len(row["paths"])]
+        assert (row["tasks"], len(scores)) == (scored["tasks"][::3], 1 if row["method"] == "oracle" else 2)
+        np.testing.assert_allclose(returns_of_paths(row), scores[:, ::3], atol=0.2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "method", "seed"), [(family, method, seed) for family, method, _, seed in KEPT])
+@pytest.mark.parametrize(("family", "method", "seed"), KEPT)
 def test_stored_scores_are_reproduced(family, method, seed):
     assert np.abs(distance_to_stored(family, method, seed)).max() < N_ERRORS
 
 
 @pytest.mark.slow
 def test_another_policy_does_not_reproduce_them(monkeypatch):
-    family, method, _, seed = next(kept for kept in KEPT if kept[:2] == ["Navigation2D", "bomrl-alg1"])
+    family, method, seed = next(kept for kept in KEPT if kept[:2] == ("Navigation2D", "bomrl-alg1"))
 
     generator = th.Generator().manual_seed(0)
 

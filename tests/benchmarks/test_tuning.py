@@ -1,5 +1,6 @@
 """The tuning budget, of settings that reach the model, and what its table says."""
 
+import inspect
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from benchmarks import tuning
 from benchmarks.locomotion.methods import METHODS, make_model, plain_settings, settings_of
+from benchmarks.provenance import RESULTS
 from sb3_bomrl import make_meta_vec_env
 from sb3_bomrl.zoo import REGISTRY
 
@@ -37,6 +39,34 @@ def test_every_method_gets_as_many_runs_of_settings_that_it_has(env):
 def test_meta_algorithms_of_tuning_are_those_of_the_package():
     tuned = {METHODS[method].algorithm for tries in tuning.TRIES.values() for method in tries}
     assert tuned == set(REGISTRY)
+
+
+def chosen(env, method):
+    """The best of what was tried; of what more seeds were run with, where there is any."""
+    found = tuning.finished(RESULTS / "tuning", env)
+    runs = [found[tuning.label_of(method, overrides)] for overrides in tuning.TRIES[env][method]]
+    finals = [same for same in runs if len(same) > 1]
+    if finals:
+        names = {tuning.label_of(method, one) for one in tuning.finalists(RESULTS / "tuning", env, method)}
+        assert {same[0]["label"] for same in finals} == names
+        assert {tuple(run["seed"] for run in same) for same in finals} == {(tuning.SEED, *tuning.MORE_SEEDS)}
+    return max(finals or runs, key=lambda same: sum(tuning.returns_of(same)))[0]
+
+
+@pytest.mark.parametrize(("env", "method"), [(env, method) for env, tries in tuning.TRIES.items() for method in tries])
+def test_the_comparison_uses_what_the_tuning_chose(env, method):
+    run = chosen(env, method)
+    settings = settings_of(method, env)
+    if METHODS[method].kind == "rl2":
+        assert plain_settings(method, settings) == plain_settings(method, run["settings"])
+        return
+    parameters = inspect.signature(REGISTRY[METHODS[method].algorithm]).parameters
+    names = {*run["overrides"], "outer_step"} & parameters.keys()
+    assert names >= run["overrides"].keys()
+    used, tuned = (
+        {name: given.get(name, parameters[name].default) for name in names} for given in (settings, run["settings"])
+    )
+    assert used == tuned
 
 
 def test_the_table_has_the_interquartile_mean_after_one_adaptation(tmp_path):
