@@ -237,14 +237,15 @@ def test_lines_that_leave_a_panel_are_said(tmp_path, monkeypatch):
     write_levels(tmp_path, "oracle", 0.0)
     for label in ("maml", "promp"):
         write_levels(tmp_path, label, -90.0, -10.0, -95.0, env="AntVel")
-    draw(tmp_path, tmp_path)
-    whole, cut, *_ = drawn["locomotion_figure2_stochastic.png"].axes
+    for draw_figure in (figures.figure_2, figures.profiles):
+        draw_figure(tmp_path, tmp_path / draw_figure.__name__)
+    whole, cut, *_ = drawn["figure_2"].axes
     assert not whole.texts
     assert whole.get_ylim()[0] < -95.0
     # -50 is the middle one before, and 0 the highest after one adaptation
     assert cut.get_ylim() == pytest.approx((-75.0, 10.0 + 0.05 * 85.0))
     assert [text.get_text() for text in cut.texts] == ["↓ lines go on to −400"]
-    assert not any(ax.texts for ax in drawn["locomotion_profiles_stochastic.png"].axes)
+    assert not any(ax.texts for ax in drawn["profiles"].axes)
 
 
 def test_profiles_leave_out_what_few_scores_are_at(tmp_path, monkeypatch):
