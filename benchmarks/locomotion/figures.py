@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from benchmarks.locomotion.comparison import families
 from benchmarks.locomotion.methods import METHODS, family_of
 from benchmarks.locomotion.report import (
     Estimate,
@@ -18,7 +19,6 @@ from benchmarks.locomotion.report import (
     estimate,
     final_after_one,
     final_scores,
-    group_runs,
     performance_profile,
     run_speed,
     seeds,
@@ -129,23 +129,24 @@ def _panels(
     root: Path, path: Path, draw: Draw, xlabel: str, ylabel: str, is_shown: Callable[[Runs], bool] = bool
 ) -> Path:
     """A panel per family, in rows, and the legend of all in the last cell."""
-    families: dict[tuple[str, int], dict[str, Runs]] = {}
-    for (env, method, timesteps), runs in group_runs(root).items():
-        if is_shown(runs):
-            families.setdefault((env, timesteps), {})[method] = runs
-    if not families:
+    shown = {
+        family: {method: groups[method] for method in METHODS if method in groups and is_shown(groups[method])}
+        for family, groups in families(root).items()
+    }
+    shown = {family: groups for family, groups in shown.items() if groups}
+    if not shown:
         raise ValueError(f"results must have a finished run, found none in {root}")
-    n_columns = min(N_COLUMNS, len(families) + 1)
-    n_rows = -(-(len(families) + 1) // n_columns)
+    n_columns = min(N_COLUMNS, len(shown) + 1)
+    n_rows = -(-(len(shown) + 1) // n_columns)
     figure = Figure(figsize=(PANEL_SIZE[0] * n_columns, PANEL_SIZE[1] * n_rows), layout="constrained")
     axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
-    for ax, ((env, timesteps), groups) in zip(axes, sorted(families.items()), strict=False):
-        draw(ax, {method: groups[method] for method in METHODS if method in groups})
+    for ax, ((env, timesteps), groups) in zip(axes, shown.items(), strict=False):
+        draw(ax, groups)
         ax.set_title(f"{family_of(env)}, {timesteps:,} steps\n{_seeds_of(groups)}", fontsize=9)
         ax.tick_params(labelsize=8)
         ax.grid(alpha=0.3)
-    _legend(axes[len(families)], axes[: len(families)])
-    for ax in axes[len(families) :]:
+    _legend(axes[len(shown)], axes[: len(shown)])
+    for ax in axes[len(shown) :]:
         ax.set_axis_off()
     figure.supxlabel(xlabel, fontsize=10)
     figure.supylabel(ylabel, fontsize=10)
