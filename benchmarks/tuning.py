@@ -7,8 +7,9 @@ A small tuning budget for every method of :mod:`benchmarks.locomotion`: short ru
 
 Four runs per method and family: three values of what decides how far an adaptation goes, and of the middle one a second
 size of the outer step. On Navigation2D all but BO-MRL got a second round of four: three more values, and of the best of
-the six the second size; and MAML, FOMAML, E-MAML a third one, with Adam, which is BO-MRL's outer step there. The seed
-is none of the comparison's. Of the methods that got a second round, ``finals`` runs the three best with two more seeds.
+the six the second size; and MAML, FOMAML, E-MAML another one, with Adam, which is BO-MRL's outer step there. Last, all
+methods got four runs there with larger discounts than the 0.5 that was chosen by hand. The seed is none of the
+comparison's. Of the methods that got a second round, ``finals`` runs the three best with two more seeds.
 What the comparison uses is the best, of these if there are any, by the mean of the two returns in the table.
 ``benchmarks/results/tuning/<env>/<method>,<what differs>/seed_100.json`` are files like those of the comparison. A run
 that is stopped goes on when it is started again.
@@ -57,6 +58,12 @@ def _second_round(
     return [*first, *({lever: value, **_size(outer, 0)} for value in more), {lever: best, **_size(outer, 1)}]
 
 
+def _discounts(best: dict[str, Any], lever: str, for_09: float, for_099: float) -> list[dict[str, Any]]:
+    """Two larger discounts, each with the best settings of the small one and with another value of the lever."""
+    pairs = (({"gamma": 0.9}, for_09), ({"gamma": 0.99, "gae_lambda": 0.97}, for_099))
+    return [{**best, **changed, **discount} for discount, value in pairs for changed in ({}, {lever: value})]
+
+
 def _size(outer: Pairs, number: int) -> dict[str, Any]:
     return {name: pair[number] for name, pair in outer.items()}
 
@@ -80,14 +87,45 @@ TRIES: dict[str, dict[str, list[dict[str, Any]]]] = {
         "rl2": _tries("rl2_learning_rate", (1e-4, 3e-4, 1e-3), EPOCHS),
     },
     "Navigation2D": {
-        "bomrl-alg1": _tries("reg_coef", (0.03, 0.1, 0.3), FALLING),
-        "bomrl-alg3": _tries("reg_coef", (0.01, 0.03, 0.1), FALLING),
-        "maml": [*_second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL), *ADAM],
-        "fomaml": [*_second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL), *ADAM],
-        "emaml": [*_second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL), *ADAM],
-        "promp": _second_round("inner_lr", (0.3, 0.5, 1.0), (2.0, 5.0, 10.0), 1.0, RATE),
-        "reptile": _second_round("inner_lr", (0.5, 2.0, 5.0), (0.1, 0.2, 1.0), 0.5, INTERPOLATION),
-        "rl2": _second_round("rl2_learning_rate", (1e-4, 3e-4, 1e-3), (2e-3, 3e-3, 1e-2), 1e-3, EPOCHS),
+        "bomrl-alg1": [
+            *_tries("reg_coef", (0.03, 0.1, 0.3), FALLING),
+            *_discounts({"reg_coef": 0.03, **_size(FALLING, 0)}, "reg_coef", 0.1, 0.3),
+        ],
+        "bomrl-alg2": [
+            *_tries("reg_coef", (0.03, 0.1, 0.3), FALLING),
+            *_discounts({"reg_coef": 0.1, **_size(FALLING, 0)}, "reg_coef", 0.3, 1.0),
+        ],
+        "bomrl-alg3": [
+            *_tries("reg_coef", (0.01, 0.03, 0.1), FALLING),
+            *_discounts({"reg_coef": 0.03, **_size(FALLING, 1)}, "reg_coef", 0.1, 0.3),
+        ],
+        "maml": [
+            *_second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL),
+            *ADAM,
+            *_discounts(ADAM[-1], "inner_lr", 0.3, 0.3),
+        ],
+        "fomaml": [
+            *_second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL),
+            *ADAM,
+            *_discounts({"inner_lr": 1.0, **_size(KL, 0)}, "inner_lr", 0.3, 0.3),
+        ],
+        "emaml": [
+            *_second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL),
+            *ADAM,
+            *_discounts({"inner_lr": 1.0, **_size(KL, 1)}, "inner_lr", 0.3, 0.3),
+        ],
+        "promp": [
+            *_second_round("inner_lr", (0.3, 0.5, 1.0), (2.0, 5.0, 10.0), 1.0, RATE),
+            *_discounts({"inner_lr": 1.0, **_size(RATE, 0)}, "inner_lr", 0.3, 0.3),
+        ],
+        "reptile": [
+            *_second_round("inner_lr", (0.5, 2.0, 5.0), (0.1, 0.2, 1.0), 0.5, INTERPOLATION),
+            *_discounts({"inner_lr": 0.5, **_size(INTERPOLATION, 0)}, "inner_lr", 0.2, 0.2),
+        ],
+        "rl2": [
+            *_second_round("rl2_learning_rate", (1e-4, 3e-4, 1e-3), (2e-3, 3e-3, 1e-2), 1e-3, EPOCHS),
+            *_discounts({"rl2_learning_rate": 3e-3, **_size(EPOCHS, 0)}, "rl2_learning_rate", 1e-3, 1e-3),
+        ],
     },
 }
 """Family -> method -> what differs from its settings."""

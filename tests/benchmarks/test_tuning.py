@@ -16,8 +16,8 @@ from sb3_bomrl.zoo import REGISTRY
 @pytest.mark.parametrize("env", tuning.TRIES)
 def test_every_method_gets_as_many_runs_of_settings_that_it_has(env):
     for method, tries in tuning.TRIES[env].items():
-        n_rounds = {"maml": 3, "fomaml": 3, "emaml": 3, "promp": 2, "reptile": 2, "rl2": 2}
-        n_runs = 4 * n_rounds.get(method, 1) if env == "Navigation2D" else 4
+        n_rounds = {"maml": 4, "fomaml": 4, "emaml": 4, "promp": 3, "reptile": 3, "rl2": 3}
+        n_runs = 4 * n_rounds.get(method, 2) if env == "Navigation2D" else 4
         assert len({tuning.label_of(method, overrides) for overrides in tries}) == n_runs
         settings = settings_of(method, env)
         vec_env = make_meta_vec_env(f"bomrl/{env}-v0", settings["n_envs"])
@@ -25,7 +25,8 @@ def test_every_method_gets_as_many_runs_of_settings_that_it_has(env):
             changed = {**settings, **overrides}
             if METHODS[method].kind == "rl2":
                 made = plain_settings(method, changed)
-                assert {f"rl2_{name}": made[name] for name in ("learning_rate", "n_epochs")} == overrides
+                assert {name: made[name.removeprefix("rl2_")] for name in overrides} == overrides
+                assert overrides.keys() >= {"rl2_learning_rate", "rl2_n_epochs"}
                 continue
             model = make_model(method, vec_env, changed, 0)
             assert model.outer_step == changed.get("outer_step", model.outer_step)
@@ -44,6 +45,9 @@ def test_meta_algorithms_of_tuning_are_those_of_the_package():
 def chosen(env, method):
     """The best of what was tried; of what more seeds were run with, where there is any."""
     found = tuning.finished(RESULTS / "tuning", env)
+    missing = [one for one in tuning.TRIES[env][method] if tuning.label_of(method, one) not in found]
+    if missing:
+        pytest.skip(f"{missing} have not been run yet")
     runs = [found[tuning.label_of(method, overrides)] for overrides in tuning.TRIES[env][method]]
     finals = [same for same in runs if len(same) > 1]
     if finals:
