@@ -1,7 +1,8 @@
 """
-How much of BO-MRL's outer step is signal: meta-gradients at one meta-policy, on many meta-batches, without moving.
+How much of an outer step is signal: meta-gradients at one meta-policy, on many meta-batches, without moving.
 
     python -m benchmarks.gradient_signal run --env HalfCheetahVel --policy trained --meta-batches 40
+    python -m benchmarks.gradient_signal run --env HalfCheetahVel --policy untrained --method maml
     python -m benchmarks.gradient_signal table
 
 A meta-batch has its own tasks and episodes; every hypergradient is taken from the same ones. The outer steps have a
@@ -14,32 +15,34 @@ whether a few drown the others.
 - The *agreement* of two hypergradients is the cosine between their expected steps: the mean over pairs of different
   meta-batches, over the root of the product of their signals. Noise that they share, of the same data, is out of it.
 
-``benchmarks/results/gradient_signal/<env>_<policy>.json`` has them with jackknife standard errors.
+``benchmarks/results/gradient_signal/<env>_<policy>.json`` has them with jackknife standard errors, of BO-MRL; with
+``--method maml``, ``<env>_maml_<policy>.json`` has the signal of MAML's meta-gradient, after its own inner step.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
 
 from benchmarks.command_line import run_and_table
-from benchmarks.gradient_signal_choices import CHOICES, MetaBatch
+from benchmarks.gradient_signal_choices import CHOICES, MetaBatch, own
 from benchmarks.gradient_signal_statistics import Sample, summarize
 from benchmarks.locomotion.methods import FAMILIES, env_id, model_arguments, settings_of
 from benchmarks.locomotion.policies import policy_path
 from benchmarks.locomotion.runs import PACKAGES
 from benchmarks.locomotion.scoring import physics
 from benchmarks.provenance import commit, machine, provenance, write_json, write_text
-from sb3_bomrl import BOMRL, make_meta_vec_env
+from sb3_bomrl import BOMRL, MAML, make_meta_vec_env
+from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.core.outer_step import OuterInfo
 from sb3_bomrl.core.params import flatten, mean_over_tasks
 from sb3_bomrl.meta.gradients import MetaGradient
 from sb3_bomrl.types import Adaptation, Experience, Params
 
-METHOD = "bomrl-alg1"
 POLICIES = ("untrained", "trained")
 
 REFERENCES = ("implicit", "implicit_sampling")
@@ -54,19 +57,22 @@ MAX_STANDARD_ERROR = 0.5
 """An agreement that is known less well is not shown."""
 
 
-class StandingStill(BOMRL):
+class StandingStill(MetaAlgorithm):
     """
-    BO-MRL whose outer steps are taken back.
+    A meta-algorithm whose outer steps are taken back.
 
-    Arguments: see :class:`~sb3_bomrl.BOMRL`.
+    Arguments: see :class:`~sb3_bomrl.algorithms.meta_algorithm.MetaAlgorithm`.
     """
+
+    choices: ClassVar[dict[str, Callable[[Any, MetaBatch], MetaGradient]]]
+    """Meta-gradients that are compared, by name."""
 
     def samples(self, n_meta_batches: int) -> dict[str, list[Sample]]:
         """
         :param n_meta_batches: iterations
-        :return: a sample per meta-batch, by :data:`~benchmarks.gradient_signal_choices.CHOICES`
+        :return: a sample per meta-batch, by name of :attr:`choices`
         """
-        self._samples: dict[str, list[Sample]] = {name: [] for name in CHOICES}
+        self._samples: dict[str, list[Sample]] = {name: [] for name in self.choices}
         for i in range(n_meta_batches):
             self.learn(1, log_interval=None, reset_num_timesteps=i == 0)  # the first iteration is always finished
             print(f"meta-batch {i + 1} of {n_meta_batches}", flush=True)
@@ -81,7 +87,7 @@ class StandingStill(BOMRL):
         query: Experience,
     ) -> OuterInfo:
         here, data = mean_over_tasks(meta_params), MetaBatch(meta_params, supports, adapted, query)
-        for name, choice in CHOICES.items():
+        for name, choice in self.choices.items():
             other = choice(self, data)
             info = super()._outer_step(meta_params, other, supports, adapted, query)
             there = self.actor.params()
@@ -95,24 +101,41 @@ class StandingStill(BOMRL):
         """Leave statistics and value network as they are."""
 
 
+class StandingBOMRL(StandingStill, BOMRL):
+    """BO-MRL whose outer steps are taken back."""
+
+    choices: ClassVar = CHOICES
+
+
+class StandingMAML(StandingStill, MAML):
+    """MAML whose outer steps are taken back."""
+
+    choices: ClassVar = {"MAML's": own}
+
+
+METHODS: dict[str, type[StandingStill]] = {"bomrl-alg1": StandingBOMRL, "maml": StandingMAML}
+
+
 def _vector(params: Params, like: Params) -> np.ndarray:
     """In the order of ``like``, float64."""
     return flatten({name: params[name][None] for name in like})[0].double().numpy()
 
 
-def make_standing_still(family: str, policy: str, seed: int = 0) -> StandingStill:
+def make_standing_still(family: str, policy: str, seed: int = 0, method: str = "bomrl-alg1") -> StandingStill:
     """
     :param family: a key of :data:`~benchmarks.locomotion.methods.FAMILIES`
-    :param policy: one of :data:`POLICIES`; ``"trained"`` is the one that is kept of :data:`METHOD`
+    :param policy: one of :data:`POLICIES`; ``"trained"`` is the one that is kept of the method
     :param seed: of tasks and episodes, and of the untrained policy
+    :param method: a key of :data:`METHODS`
     :return: a model with the settings of the comparison, but for an outer step of a fixed KL
     :raises ValueError: if no trained policy is kept
     """
-    settings = {**settings_of(METHOD, family), "outer_step": "trpo", "line_search": False}
+    settings = {**settings_of(method, family), "outer_step": "trpo", "line_search": False}
     env = make_meta_vec_env(env_id(family), settings["n_envs"], seed=seed, env_kwargs=physics(family, 1))
-    model = StandingStill(env=env, seed=seed, device="cpu", **model_arguments(StandingStill, settings))
+    algorithm = METHODS[method]
+    model = algorithm(env=env, seed=seed, device="cpu", **model_arguments(algorithm, settings))
     if policy == "trained":
-        model.set_parameters(policy_path(family, METHOD), device="cpu")
+        model.set_parameters(policy_path(family, method), device="cpu")
     return model
 
 
@@ -152,6 +175,7 @@ def parser() -> argparse.ArgumentParser:
     result, measures = run_and_table("gradient_signal", __doc__)
     measures.add_argument("--env", choices=tuple(FAMILIES), required=True)
     measures.add_argument("--policy", choices=POLICIES, required=True)
+    measures.add_argument("--method", choices=tuple(METHODS), default="bomrl-alg1")
     measures.add_argument("--meta-batches", type=int, default=40, help="3 at least")
     return result
 
@@ -167,20 +191,23 @@ def main() -> None:
         raise SystemExit(f"--meta-batches must be at least 3, got {n_meta_batches}")
     commit()
     th.set_num_threads(1)
+    is_bomrl = args.method == "bomrl-alg1"
+    method = "" if is_bomrl else f"--method {args.method} "
     command = (
-        f"python -m benchmarks.gradient_signal run --env {args.env} --policy {args.policy} "
+        f"python -m benchmarks.gradient_signal run --env {args.env} --policy {args.policy} {method}"
         f"--meta-batches {n_meta_batches}"
     )
-    samples = make_standing_still(args.env, args.policy).samples(n_meta_batches)
+    samples = make_standing_still(args.env, args.policy, method=args.method).samples(n_meta_batches)
     content = {
         "provenance": provenance(command, machine(), PACKAGES),
         "env": args.env,
         "policy": args.policy,
-        "policy_file": policy_path(args.env, METHOD).name if args.policy == "trained" else None,
+        "policy_file": policy_path(args.env, args.method).name if args.policy == "trained" else None,
         "n_meta_batches": n_meta_batches,
         "rows": summarize(samples),
     }
-    print(write_json(args.results / f"{args.env}_{args.policy}.json", content))
+    name = args.env if is_bomrl else f"{args.env}_{args.method}"
+    print(write_json(args.results / f"{name}_{args.policy}.json", content))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch as th
 
 from sb3_bomrl import BOMRL
+from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.core.linear_solve import SolveInfo
 from sb3_bomrl.core.params import flatten, mean_over_tasks
 from sb3_bomrl.meta.chunks import join_params, take_batch, take_params
@@ -33,6 +34,15 @@ class MetaBatch(NamedTuple):
 
 
 Choice = Callable[[BOMRL, MetaBatch], MetaGradient]
+
+
+def own(model: MetaAlgorithm, data: MetaBatch) -> MetaGradient:
+    """
+    :param model: model
+    :param data: meta-batch
+    :return: the model's own meta-gradient
+    """
+    return model.meta_gradient(*data)
 
 
 def with_settings(**settings: Any) -> Choice:

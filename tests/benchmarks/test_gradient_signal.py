@@ -16,13 +16,16 @@ from benchmarks.provenance import FIGURES, RESULTS
 from sb3_bomrl import make_meta_vec_env
 from sb3_bomrl.core.params import flatten
 
-TINY = {"n_envs": 32, "meta_batch_size": 4, "n_steps": 50, "n_inner_steps": 3}
+TINY = {"n_envs": 32, "meta_batch_size": 4, "n_steps": 50}
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    settings = {**settings_of("bomrl-alg1", "Navigation2D"), **TINY}
-    monkeypatch.setattr(gradient_signal, "settings_of", lambda *_: dict(settings))
+    def settings(method, _):
+        n_inner_steps = {"bomrl-alg1": 3, "maml": 1}[method]
+        return {**settings_of(method, "Navigation2D"), **TINY, "n_inner_steps": n_inner_steps}
+
+    monkeypatch.setattr(gradient_signal, "settings_of", settings)
     return settings
 
 
@@ -79,18 +82,22 @@ def test_jackknife_of_a_mean_is_the_standard_error():
     assert error == pytest.approx(x.std(ddof=1) / 12**0.5)
 
 
-@pytest.mark.parametrize("mode", ["implicit", "first_order", "unrolled", "implicit_sampling"])
-def test_a_recorded_step_is_the_one_that_training_takes(tiny, mode):
-    model = make_standing_still("Navigation2D", "untrained")
+MODES = ["implicit", "first_order", "unrolled", "implicit_sampling"]
+
+
+@pytest.mark.parametrize(("method", "mode"), [*(("bomrl-alg1", mode) for mode in MODES), ("maml", "MAML's")])
+def test_a_recorded_step_is_the_one_that_training_takes(tiny, method, mode):
+    model = make_standing_still("Navigation2D", "untrained", method=method)
     before = flatten({name: value[None] for name, value in model.actor.params().items()})[0]
     first, second = model.samples(2)[mode]
     after = flatten({name: value[None] for name, value in model.actor.params().items()})[0]
     assert th.equal(before, after)
     assert not np.allclose(first.step, second.step)
 
-    settings = {**tiny, "hypergradient": mode, "outer_step": "trpo", "line_search": False}
-    env = make_meta_vec_env("bomrl/Navigation2D-v0", tiny["n_envs"], seed=0)
-    trained = make_model("bomrl-alg1", env, settings, seed=0).learn(1)
+    settings = {**tiny(method, None), "outer_step": "trpo", "line_search": False}
+    settings |= {"hypergradient": mode} if mode in MODES else {}
+    env = make_meta_vec_env("bomrl/Navigation2D-v0", TINY["n_envs"], seed=0)
+    trained = make_model(method, env, settings, seed=0).learn(1)
     moved = flatten({name: value[None] for name, value in trained.actor.params().items()})[0]
     np.testing.assert_allclose(first.step, (moved - before).double().numpy(), rtol=1e-5, atol=1e-7)
     assert np.abs(first.step).max() > 1e-4
@@ -110,18 +117,22 @@ def test_trained_parameters_are_loaded():
     assert any((trained.actor.params()[name] != value).any() for name, value in untrained.actor.params().items())
 
 
-def test_the_command_writes_what_the_table_shows(tiny, tmp_path, monkeypatch):
-    words = ["run", "--env", "Navigation2D", "--policy", "trained", "--meta-batches", "3"]
+COMMANDS = [("bomrl-alg1", [], "", list(CHOICES)), ("maml", ["--method", "maml"], "_maml", ["MAML's"])]
+
+
+@pytest.mark.parametrize(("method", "words", "suffix", "rows"), COMMANDS)
+def test_the_command_writes_what_the_table_shows(tiny, tmp_path, monkeypatch, method, words, suffix, rows):
+    words = ["run", "--env", "Navigation2D", "--policy", "trained", *words, "--meta-batches", "3"]
     monkeypatch.setattr(sys, "argv", ["gradient_signal", *words, "--results", str(tmp_path)])
     gradient_signal.main()
-    content = json.loads((tmp_path / "Navigation2D_trained.json").read_text())
+    content = json.loads((tmp_path / f"Navigation2D{suffix}_trained.json").read_text())
     assert content["provenance"]["command"] == f"python -m benchmarks.gradient_signal {' '.join(words)}"
-    assert content["policy_file"] == gradient_signal.policy_path("Navigation2D", "bomrl-alg1").name
-    assert [row["hypergradient"] for row in content["rows"]] == list(CHOICES)
+    assert content["policy_file"] == gradient_signal.policy_path("Navigation2D", method).name
+    assert [row["hypergradient"] for row in content["rows"]] == rows
     lines = gradient_signal.table(tmp_path).splitlines()
-    assert len(lines) == 2 + len(CHOICES)
+    assert len(lines) == 2 + len(rows)
     value, error = content["rows"][0]["signal"]
-    assert "| Navigation2D | trained | implicit | " in lines[2]
+    assert f"| Navigation2D | trained | {rows[0]} | " in lines[2]
     assert f" | {value:.2f} ± {error:.2f} | " in lines[2]
     itself = (lines[2].split(" | ")[-2], lines[-1].removesuffix(" |").split(" | ")[-1])
     assert itself == ("–", "–")
