@@ -12,7 +12,7 @@ methods got four runs there with larger discounts than the 0.5 that was chosen b
 comparison's. Of the methods that got a second round, ``finals`` runs the three best with two more seeds.
 What the comparison uses is the best, of these if there are any, by the mean of the two returns in the table.
 ``benchmarks/results/tuning/<env>/<method>,<what differs>/seed_100.json`` are files like those of the comparison. A run
-that is stopped goes on when it is started again.
+that is stopped goes on when it is started again; one that is finished stands, whatever the configuration file says now.
 """
 
 import argparse
@@ -140,6 +140,14 @@ def label_of(method: str, overrides: dict[str, Any]) -> str:
     return ",".join([method, *(f"{name}={value}" for name, value in overrides.items())])
 
 
+def with_outer_step(overrides: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param overrides: what differs from a method's settings
+    :return: the same, with the outer step that ``max_kl`` is an argument of, whatever the configuration file has chosen
+    """
+    return {"outer_step": "trpo", **overrides} if "max_kl" in overrides else overrides
+
+
 def finished(results: Path, env: str) -> dict[str, list[dict[str, Any]]]:
     """
     :param results: folder of the results
@@ -237,9 +245,12 @@ def main() -> None:
         if args.command == "finals":
             tries, seeds = finalists(args.results, args.env, method), MORE_SEEDS
         command = f"python -m benchmarks.tuning {args.command} --env {args.env} --methods {method}"
+        found = finished(args.results, args.env)
         for overrides, seed in product(tries, seeds):
-            place = Place(args.results, args.checkpoints, label_of(method, overrides))
-            run(method, args.env, seed, TIMESTEPS[args.env], command, place, PROTOCOL, overrides)
+            label = label_of(method, overrides)
+            if seed not in {one["seed"] for one in found.get(label, [])}:
+                place = Place(args.results, args.checkpoints, label)
+                run(method, args.env, seed, TIMESTEPS[args.env], command, place, PROTOCOL, with_outer_step(overrides))
 
 
 if __name__ == "__main__":

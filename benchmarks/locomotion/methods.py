@@ -70,8 +70,7 @@ RL2_SETTINGS = {"learning_rate": 3e-4, "n_epochs": 5}
 _LOCOMOTION = ("HalfCheetahVel", "HalfCheetahDir", "AntVel", "AntDir")
 TUNED: dict[tuple[str, str], dict[str, Any]] = {
     **{("bomrl-alg3", family): {"reg_coef": 2.5} for family in _LOCOMOTION},
-    ("bomrl-alg1", "Navigation2D"): {"reg_coef": 0.03},
-    ("bomrl-alg3", "Navigation2D"): {"reg_coef": 0.03, "learning_rate": "lin_0.0003"},
+    ("bomrl-alg3", "Navigation2D"): {"learning_rate": "lin_0.0003"},
     **{("rl2", family): {"rl2_learning_rate": 1e-3} for family in _LOCOMOTION},
     ("rl2", "Navigation2D"): {"rl2_learning_rate": 3e-3},
 }

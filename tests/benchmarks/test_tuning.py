@@ -104,6 +104,26 @@ def test_the_finalists_are_the_best_of_the_first_seed(tmp_path):
     assert tuning.table(tmp_path).splitlines()[-1].endswith("| 2 | 0.0 | 0.0 |")
 
 
+def test_only_what_is_missing_is_run_and_a_kl_with_trpo(tmp_path, monkeypatch):
+    first, *others = tuning.TRIES["Navigation2D"]["maml"]
+    label = tuning.label_of("maml", first)
+    path = tmp_path / "Navigation2D" / label / "seed_100.json"
+    path.parent.mkdir(parents=True)
+    head = {"env": "bomrl/Navigation2D-v0", "label": label, "seed": tuning.SEED, "timesteps": 1}
+    # of a time when the configuration file said something else
+    row = {"is_final": True, "tasks": [0.1], "stochastic": [[0.0], [1.0]], "deterministic": [[0.0], [1.0]]}
+    path.write_text(json.dumps({**head, "settings": {"outer_step": "trpo"}, "rows": [row]}))
+    ran = []
+    monkeypatch.setattr(tuning, "run", lambda *arguments: ran.append(arguments))
+    command = ["tuning", "run", "--env", "Navigation2D", "--methods", "maml", "--results", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", command)
+    tuning.main()
+    assert [place.label for *_, place, _, _ in ran] == [tuning.label_of("maml", one) for one in others]
+    for *_, overrides in ran:
+        settings = {**settings_of("maml", "Navigation2D"), **overrides}
+        assert settings["outer_step"] == ("trpo" if "max_kl" in overrides else "adam")
+
+
 def test_unknown_methods_are_named(monkeypatch):
     monkeypatch.setattr("sys.argv", ["tuning", "run", "--env", "HalfCheetahVel", "--methods", "sac"])
     with pytest.raises(SystemExit, match=r"methods must be among bomrl-alg1, .* got sac"):
