@@ -9,8 +9,9 @@ Four runs per method and family: three values of what decides how far an adaptat
 size of the outer step. On Navigation2D all but BO-MRL got a second round of four: three more values, and of the best of
 the six the second size; and MAML, FOMAML, E-MAML another one, with Adam, which is BO-MRL's outer step there. Last, all
 methods got four runs there with larger discounts than the 0.5 that was chosen by hand. The seed is none of the
-comparison's. Of the methods that got a second round, ``finals`` runs the three best with two more seeds.
-What the comparison uses is the best, of these if there are any, by the mean of the two returns in the table.
+comparison's. Of the methods that got a second round, ``finals`` ran the three best with two more seeds, before the
+larger discounts and after them. What the comparison uses is the best, of these if there are any, by the mean of the two
+returns in the table.
 ``benchmarks/results/tuning/<env>/<method>,<what differs>/seed_100.json`` are files like those of the comparison. A run
 that is stopped goes on when it is started again; one that is finished stands, whatever the configuration file says now.
 """

@@ -139,7 +139,7 @@ def test_navigation_is_solved_by_one_adaptation_of_the_trained_meta_policy():
     The settings of zoo_configs.
 
     The bar is the optimum, -0.8, less a fifth of its distance from the return before adaptation. Measured: -46.9 to
-    -5.8, -5.9, -5.8 (seeds 0 to 2), where the untrained policy adapts to -7.5, -7.0, -7.0.
+    -5.8, -5.5, -5.4 (seeds 0 to 2), where the untrained policy adapts to -7.0, -6.7, -6.6.
     """
     settings = settings_of("bomrl-alg2", "Navigation2D")
     env = make_meta_vec_env("bomrl/Navigation2D-v0", settings["n_envs"], seed=0)

@@ -45,14 +45,11 @@ def test_meta_algorithms_of_tuning_are_those_of_the_package():
 def chosen(env, method):
     """The best of what was tried; of what more seeds were run with, where there is any."""
     found = tuning.finished(RESULTS / "tuning", env)
-    missing = [one for one in tuning.TRIES[env][method] if tuning.label_of(method, one) not in found]
-    if missing:
-        pytest.skip(f"{missing} have not been run yet")
     runs = [found[tuning.label_of(method, overrides)] for overrides in tuning.TRIES[env][method]]
     finals = [same for same in runs if len(same) > 1]
     if finals:
         names = {tuning.label_of(method, one) for one in tuning.finalists(RESULTS / "tuning", env, method)}
-        assert {same[0]["label"] for same in finals} == names
+        assert {same[0]["label"] for same in finals} >= names  # some were finalists before a later round
         assert {tuple(run["seed"] for run in same) for same in finals} == {(tuning.SEED, *tuning.MORE_SEEDS)}
     return max(finals or runs, key=lambda same: sum(tuning.returns_of(same)))[0]
 
