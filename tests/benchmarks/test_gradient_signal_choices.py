@@ -36,7 +36,7 @@ def recorded():
     settings = {**settings_of("bomrl-alg1", "Navigation2D"), **tiny, "normalize_advantage": True}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gradient_signal, "settings_of", lambda *_: dict(settings))
-        patch.setattr(gradient_signal, "CHOICES", {"record": record})
+        patch.setattr(gradient_signal.StandingBOMRL, "choices", {"record": record})
         model = make_standing_still("Navigation2D", "trained")
         model.samples(1)
     return model, found[0]
