@@ -43,6 +43,9 @@ from sb3_bomrl.core.params import flatten, mean_over_tasks
 from sb3_bomrl.meta.gradients import MetaGradient
 from sb3_bomrl.types import Adaptation, Experience, Params
 
+METHOD = "bomrl-alg1"
+"""What is measured unless another one of :data:`METHODS` is asked for."""
+
 POLICIES = ("untrained", "trained")
 
 REFERENCES = ("implicit", "implicit_sampling")
@@ -113,7 +116,7 @@ class StandingMAML(StandingStill, MAML):
     choices: ClassVar = {"MAML's": own}
 
 
-METHODS: dict[str, type[StandingStill]] = {"bomrl-alg1": StandingBOMRL, "maml": StandingMAML}
+METHODS: dict[str, type[StandingStill]] = {METHOD: StandingBOMRL, "maml": StandingMAML}
 
 
 def _vector(params: Params, like: Params) -> np.ndarray:
@@ -121,7 +124,7 @@ def _vector(params: Params, like: Params) -> np.ndarray:
     return flatten({name: params[name][None] for name in like})[0].double().numpy()
 
 
-def make_standing_still(family: str, policy: str, seed: int = 0, method: str = "bomrl-alg1") -> StandingStill:
+def make_standing_still(family: str, policy: str, seed: int = 0, method: str = METHOD) -> StandingStill:
     """
     :param family: a key of :data:`~benchmarks.locomotion.methods.FAMILIES`
     :param policy: one of :data:`POLICIES`; ``"trained"`` is the one that is kept of the method
@@ -175,7 +178,7 @@ def parser() -> argparse.ArgumentParser:
     result, measures = run_and_table("gradient_signal", __doc__)
     measures.add_argument("--env", choices=tuple(FAMILIES), required=True)
     measures.add_argument("--policy", choices=POLICIES, required=True)
-    measures.add_argument("--method", choices=tuple(METHODS), default="bomrl-alg1")
+    measures.add_argument("--method", choices=tuple(METHODS), default=METHOD)
     measures.add_argument("--meta-batches", type=int, default=40, help="3 at least")
     return result
 
@@ -191,10 +194,9 @@ def main() -> None:
         raise SystemExit(f"--meta-batches must be at least 3, got {n_meta_batches}")
     commit()
     th.set_num_threads(1)
-    is_bomrl = args.method == "bomrl-alg1"
-    method = "" if is_bomrl else f"--method {args.method} "
+    option, suffix = ("", "") if args.method == METHOD else (f"--method {args.method} ", f"_{args.method}")
     command = (
-        f"python -m benchmarks.gradient_signal run --env {args.env} --policy {args.policy} {method}"
+        f"python -m benchmarks.gradient_signal run --env {args.env} --policy {args.policy} {option}"
         f"--meta-batches {n_meta_batches}"
     )
     samples = make_standing_still(args.env, args.policy, method=args.method).samples(n_meta_batches)
@@ -206,8 +208,7 @@ def main() -> None:
         "n_meta_batches": n_meta_batches,
         "rows": summarize(samples),
     }
-    name = args.env if is_bomrl else f"{args.env}_{args.method}"
-    print(write_json(args.results / f"{name}_{args.policy}.json", content))
+    print(write_json(args.results / f"{args.env}{suffix}_{args.policy}.json", content))
 
 
 if __name__ == "__main__":

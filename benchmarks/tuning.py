@@ -77,6 +77,7 @@ ADAM = [
     {"outer_step": "adam", **overrides}
     for overrides in _tries("inner_lr", (0.5, 1.0, 2.0), {"learning_rate": ("lin_0.005", "lin_0.001")})
 ]
+TRPO_AND_ADAM = [*_second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL), *ADAM]
 TRIES: dict[str, dict[str, list[dict[str, Any]]]] = {
     "HalfCheetahVel": {
         "bomrl-alg1": _tries("reg_coef", (0.05, 0.1, 0.3), KL),
@@ -100,21 +101,9 @@ TRIES: dict[str, dict[str, list[dict[str, Any]]]] = {
             *_tries("reg_coef", (0.01, 0.03, 0.1), FALLING),
             *_discounts({"reg_coef": 0.03, **_size(FALLING, 1)}, "reg_coef", 0.1, 0.3),
         ],
-        "maml": [
-            *_second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL),
-            *ADAM,
-            *_discounts(ADAM[-1], "inner_lr", 0.3, 0.3),
-        ],
-        "fomaml": [
-            *_second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL),
-            *ADAM,
-            *_discounts({"inner_lr": 1.0, **_size(KL, 0)}, "inner_lr", 0.3, 0.3),
-        ],
-        "emaml": [
-            *_second_round("inner_lr", (2.0, 5.0, 10.0), (0.3, 0.5, 1.0), 1.0, KL),
-            *ADAM,
-            *_discounts({"inner_lr": 1.0, **_size(KL, 1)}, "inner_lr", 0.3, 0.3),
-        ],
+        "maml": [*TRPO_AND_ADAM, *_discounts(ADAM[-1], "inner_lr", 0.3, 0.3)],
+        "fomaml": [*TRPO_AND_ADAM, *_discounts({"inner_lr": 1.0, **_size(KL, 0)}, "inner_lr", 0.3, 0.3)],
+        "emaml": [*TRPO_AND_ADAM, *_discounts({"inner_lr": 1.0, **_size(KL, 1)}, "inner_lr", 0.3, 0.3)],
         "promp": [
             *_second_round("inner_lr", (0.3, 0.5, 1.0), (2.0, 5.0, 10.0), 1.0, RATE),
             *_discounts({"inner_lr": 1.0, **_size(RATE, 0)}, "inner_lr", 0.3, 0.3),
