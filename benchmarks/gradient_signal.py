@@ -39,7 +39,7 @@ from benchmarks.provenance import commit, machine, provenance, write_json, write
 from sb3_bomrl import BOMRL, MAML, make_meta_vec_env
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.core.outer_step import OuterInfo
-from sb3_bomrl.core.params import flatten, mean_over_tasks
+from sb3_bomrl.core.params import flatten, stack
 from sb3_bomrl.meta.gradients import MetaGradient
 from sb3_bomrl.types import Adaptation, Experience, Params
 
@@ -83,16 +83,16 @@ class StandingStill(MetaAlgorithm):
 
     def _outer_step(
         self,
-        meta_params: Params,
+        phi: Params,
         gradient: MetaGradient,
         supports: Sequence[Experience],
         adapted: Sequence[Adaptation],
         query: Experience,
     ) -> OuterInfo:
-        here, data = mean_over_tasks(meta_params), MetaBatch(meta_params, supports, adapted, query)
+        here, data = phi, MetaBatch(stack(phi, query.rollout.n_tasks), supports, adapted, query)
         for name, choice in self.choices.items():
             other = choice(self, data)
-            info = super()._outer_step(meta_params, other, supports, adapted, query)
+            info = super()._outer_step(phi, other, supports, adapted, query)
             there = self.actor.params()
             step = {key: there[key] - value for key, value in here.items()}
             residual = None if other.solve is None else float(other.solve.residual.mean())

@@ -12,7 +12,7 @@ from sb3_bomrl.algorithms import reports
 from sb3_bomrl.algorithms.sb3_shell import MetaAlgorithmShell
 from sb3_bomrl.algorithms.task_env import as_task_env
 from sb3_bomrl.algorithms.validation import check_positive
-from sb3_bomrl.core.params import mean_over_tasks, stack
+from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.threads import torch_threads
 from sb3_bomrl.types import Adaptation, Experience, Params, Rollout
 
@@ -65,7 +65,7 @@ class AdaptiveAlgorithm(MetaAlgorithmShell):
             with torch_threads(self.n_rollout_threads):
                 support = collector.collect_episodes([task], params, n_episodes)
             params = self.adapt_to(params, support)
-        return self._with_params(mean_over_tasks(params), env)
+        return self._with_params({name: value[0] for name, value in params.items()}, env)
 
     def adapt_to(self, params: Params, support: Rollout) -> Params:
         r"""

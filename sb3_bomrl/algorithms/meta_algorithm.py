@@ -12,7 +12,7 @@ from sb3_bomrl.algorithms.adaptive import AdaptiveAlgorithm
 from sb3_bomrl.algorithms.outer import adam_step, fit_value_net, trpo_step
 from sb3_bomrl.algorithms.resources import Stopwatch
 from sb3_bomrl.core.outer_step import OuterInfo, TrustRegion
-from sb3_bomrl.core.params import mean_over_tasks, stack
+from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.threads import torch_threads
 from sb3_bomrl.meta.gradients import MetaGradient, query_surrogate
 from sb3_bomrl.policies import update_normalizers
@@ -157,7 +157,8 @@ class MetaAlgorithm(AdaptiveAlgorithm):
         self._normalizer.freeze()
         tasks = self._task_distribution.sample(self.meta_batch_size, self.task_generator)
         reports.check_finite_params(self.policy)
-        meta_params = stack(self.actor.params(), len(tasks))
+        phi = self.actor.params()
+        meta_params = stack(phi, len(tasks))
 
         params, supports, adapted = meta_params, list[Experience](), list[Adaptation]()
         for phase in range(self.n_support_phases):
@@ -175,7 +176,7 @@ class MetaAlgorithm(AdaptiveAlgorithm):
             gradient = self.meta_gradient(meta_params, supports, adapted, query)  # upper level
         reports.check_finite_tasks("meta-gradient", gradient.task_norms, tasks)
         with watch("outer"):
-            outer = self._outer_step(meta_params, gradient, supports, adapted, query)
+            outer = self._outer_step(phi, gradient, supports, adapted, query)
             self._after_outer_step([*supports, query])
 
         self.n_meta_iterations += 1
@@ -190,17 +191,17 @@ class MetaAlgorithm(AdaptiveAlgorithm):
 
     def _outer_step(
         self,
-        meta_params: Params,
+        phi: Params,
         gradient: MetaGradient,
         supports: Sequence[Experience],
         adapted: Sequence[Adaptation],
         query: Experience,
     ) -> OuterInfo:
-        """Move the meta-policy along the meta-gradient."""
-        params, batch = mean_over_tasks(meta_params), supports[0].batch
+        """Move the meta-policy, φ, along the meta-gradient."""
+        batch = supports[0].batch
         if self.outer_step == "adam":
             self._update_learning_rate(self.policy.optimizer)
-            return adam_step(self.actor, params, gradient.gradient, batch, self.max_grad_norm)
+            return adam_step(self.actor, phi, gradient.gradient, batch, self.max_grad_norm)
         settings = TrustRegion(self._step_size("max_kl"), self.cg_max_steps, self.cg_damping)
 
         def improvement(candidate: Params) -> float:
@@ -208,7 +209,7 @@ class MetaAlgorithm(AdaptiveAlgorithm):
 
         searches = self.line_search and self.can_search()
         search = improvement if searches else None
-        return trpo_step(self.actor, params, gradient.gradient, batch, settings, search, self.sub_sampling_factor)
+        return trpo_step(self.actor, phi, gradient.gradient, batch, settings, search, self.sub_sampling_factor)
 
     def _after_outer_step(self, phases: Sequence[Experience]) -> None:
         """Move what is learned beside the meta-policy: the critic, and the statistics of normalisers."""

@@ -14,7 +14,7 @@ from sb3_bomrl.algorithms.gradient_adaptation import GradientAdaptation
 from sb3_bomrl.algorithms.outer import adam_step
 from sb3_bomrl.algorithms.validation import check_positive, check_range
 from sb3_bomrl.core.outer_step import OuterInfo
-from sb3_bomrl.core.params import mean_over_tasks, stack
+from sb3_bomrl.core.params import stack
 from sb3_bomrl.meta.baseline_gradients import promp_meta_gradient
 from sb3_bomrl.meta.gradients import MetaGradient
 from sb3_bomrl.types import Adaptation, Experience, Params
@@ -153,24 +153,25 @@ class ProMP(GradientAdaptation):
 
     def _outer_step(
         self,
-        meta_params: Params,
+        phi: Params,
         gradient: MetaGradient,
         supports: Sequence[Experience],
         adapted: Sequence[Adaptation],
         query: Experience,
     ) -> OuterInfo:
-        start, n_tasks = mean_over_tasks(meta_params), query.rollout.n_tasks
+        n_tasks = query.rollout.n_tasks
+        sampled_with = stack(phi, n_tasks)
         target_kl = self._step_size("target_kl")
         self._update_learning_rate(self.policy.optimizer)
         moments = deepcopy(self.policy.optimizer.state_dict())
         try:
             for _ in range(self.n_epochs):
-                info = adam_step(self.actor, start, gradient.gradient, supports[0].batch, self.max_grad_norm)
+                info = adam_step(self.actor, phi, gradient.gradient, supports[0].batch, self.max_grad_norm)
                 current = stack(self.actor.params(), n_tasks)
-                gradient, kl = self._gradient(current, meta_params, supports, adapted, query)
+                gradient, kl = self._gradient(current, sampled_with, supports, adapted, query)
                 reports.check_finite_tasks("meta-gradient", gradient.task_norms, list(range(n_tasks)))
         except FloatingPointError:
-            self.actor.load_params(start)
+            self.actor.load_params(phi)
             self.policy.optimizer.load_state_dict(moments)
             raise
         self._adapt_kl_coefs(kl, target_kl)

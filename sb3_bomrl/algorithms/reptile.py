@@ -12,7 +12,6 @@ from sb3_bomrl.algorithms.gradient_adaptation import GradientAdaptation
 from sb3_bomrl.algorithms.outer import OUTER_STEPS, mean_kl
 from sb3_bomrl.algorithms.validation import check_range
 from sb3_bomrl.core.outer_step import OuterInfo
-from sb3_bomrl.core.params import mean_over_tasks
 from sb3_bomrl.meta.baseline_gradients import reptile_meta_gradient
 from sb3_bomrl.meta.gradients import MetaGradient
 from sb3_bomrl.types import Adaptation, Experience, Params
@@ -136,19 +135,18 @@ class Reptile(GradientAdaptation):
 
     def _outer_step(
         self,
-        meta_params: Params,
+        phi: Params,
         gradient: MetaGradient,
         supports: Sequence[Experience],
         adapted: Sequence[Adaptation],
         query: Experience,
     ) -> OuterInfo:
         if self.outer_step != "interpolation":
-            return super()._outer_step(meta_params, gradient, supports, adapted, query)
-        start = mean_over_tasks(meta_params)
+            return super()._outer_step(phi, gradient, supports, adapted, query)
         epsilon = self._step_size("interpolation")
         check_range("interpolation", epsilon, 0.0, 1.0)
-        new = {name: value + epsilon * gradient.gradient[name] for name, value in start.items()}
+        new = {name: value + epsilon * gradient.gradient[name] for name, value in phi.items()}
         self.actor.load_params(new)
         with th.no_grad():
-            kl = float(mean_kl(self.actor, start, supports[0].batch)(new))
+            kl = float(mean_kl(self.actor, phi, supports[0].batch)(new))
         return OuterInfo(kl, float("nan"), 0, True, float("nan"))
