@@ -27,7 +27,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_bomrl import BOMRL, ExactCheckpointCallback, load_checkpoint, make_meta_vec_env
-from sb3_bomrl.algorithms.safe_json import decode
+from sb3_bomrl.saving.safe_json import decode
 
 N_ITERATIONS = 8
 ITERATION = 2 * 20 * 4

@@ -38,8 +38,8 @@ from benchmarks.locomotion.scoring import physics
 from benchmarks.provenance import commit, machine, provenance, write_json, write_text
 from sb3_bomrl import BOMRL, MAML, make_meta_vec_env
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.core.outer_step import OuterInfo
 from sb3_bomrl.core.params import flatten, stack
+from sb3_bomrl.core.trust_region import OuterInfo
 from sb3_bomrl.meta.gradients import MetaGradient
 from sb3_bomrl.types import Adaptation, Experience, Params
 

@@ -31,10 +31,10 @@ from benchmarks.locomotion.runs import PACKAGES
 from benchmarks.locomotion.scoring import choose_tasks, make_test_env
 from benchmarks.provenance import commit, machine, provenance, write_json, write_text
 from sb3_bomrl import BOMRL
-from sb3_bomrl.algorithms.validation import step_size
+from sb3_bomrl.checks import step_size
 from sb3_bomrl.core.inner_solvers import InnerStatus
 from sb3_bomrl.core.params import stack
-from sb3_bomrl.meta.evaluation import returns_per_episode
+from sb3_bomrl.rollout.returns import returns_per_episode
 from sb3_bomrl.types import Adaptation, Experience
 
 METHODS = ("bomrl-alg1", "bomrl-alg2", "bomrl-alg3")

@@ -19,7 +19,7 @@ from benchmarks.provenance import RESULTS, machine, provenance, write_json
 from sb3_bomrl import BOMRL, make_meta_vec_env
 from sb3_bomrl.core.inner_solvers import InnerSolver
 from sb3_bomrl.core.params import flatten, stack, unflatten
-from sb3_bomrl.meta.adaptation import LowerLevel, adapt
+from sb3_bomrl.meta.lower_level import LowerLevel, adapt
 from sb3_bomrl.policies import NormalizedFlattenExtractor
 from sb3_bomrl.types import Params
 

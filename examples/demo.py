@@ -19,10 +19,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sb3_bomrl import BOMRL, ExactCheckpointCallback, evaluate_adaptation, load_checkpoint, make_meta_vec_env
-from sb3_bomrl.files import write_atomically
-from sb3_bomrl.meta.evaluation import AdaptationCurve
+from sb3_bomrl.algorithms.evaluation import AdaptationCurve
 from sb3_bomrl.plots import plot_adaptation_curves, plot_goal_tracking, save_figure
 from sb3_bomrl.policies import NormalizedFlattenExtractor
+from sb3_bomrl.saving.files import write_atomically
 from sb3_bomrl.types import Rollout
 
 ENV_ID = "bomrl/HalfCheetahVel-v0"

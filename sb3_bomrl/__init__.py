@@ -9,16 +9,18 @@ from sb3_bomrl.algorithms.maml import FOMAML, MAML
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.algorithms.promp import ProMP
 from sb3_bomrl.algorithms.reptile import Reptile
-from sb3_bomrl.algorithms.trials import evaluate_trials, make_trial_vec_env
-from sb3_bomrl.callbacks import AdaptationCallback
-from sb3_bomrl.checkpoints import ExactCheckpointCallback, load_checkpoint
+from sb3_bomrl.callbacks.adaptation import AdaptationCallback
+from sb3_bomrl.callbacks.checkpoint import ExactCheckpointCallback
 from sb3_bomrl.envs import register_envs
-from sb3_bomrl.trials import TaskObservationWrapper, TrialWrapper
+from sb3_bomrl.envs.task_observation import TaskObservationWrapper
+from sb3_bomrl.envs.wrappers import TaskSamplerWrapper
+from sb3_bomrl.rl2.trial_evaluation import evaluate_trials, make_trial_vec_env
+from sb3_bomrl.rl2.trial_wrapper import TrialWrapper
+from sb3_bomrl.saving.checkpoints import load_checkpoint
 from sb3_bomrl.vec_env import make_meta_vec_env
-from sb3_bomrl.wrappers import TaskSamplerWrapper
 
 if TYPE_CHECKING:
-    from sb3_bomrl.algorithms.rl2 import RL2 as RL2
+    from sb3_bomrl.rl2.rl2 import RL2 as RL2
 
 __version__ = "0.1.0"
 
@@ -50,7 +52,7 @@ register_envs()
 def __getattr__(name: str) -> Any:
     """Import what needs sb3-contrib on first use."""
     if name == "RL2":
-        from sb3_bomrl.algorithms.rl2 import RL2
+        from sb3_bomrl.rl2.rl2 import RL2
 
         return RL2
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.files import write_atomically
+from sb3_bomrl.saving.files import write_atomically
 
 
 class ExportedPolicy(th.nn.Module):

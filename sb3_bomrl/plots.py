@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sb3_bomrl.files import write_atomically
-from sb3_bomrl.meta.evaluation import AdaptationCurve
+from sb3_bomrl.algorithms.evaluation import AdaptationCurve
+from sb3_bomrl.saving.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,6 +4,7 @@ Data that travels between the layers.
 Axis order is ``(n_tasks, n_steps, n_envs_per_task, ...)`` everywhere: tasks are a batch axis.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import torch as th
@@ -16,6 +17,20 @@ Task: TypeAlias = Any
 
 Observations: TypeAlias = th.Tensor | dict[str, th.Tensor]
 """A tensor, or a dictionary of tensors for ``spaces.Dict``."""
+
+
+def map_observations(function: Callable[..., Any], *observations: Any) -> Any:
+    """
+    Apply a function to observations, or to each part of observations of a ``spaces.Dict``.
+
+    :param function: of as many arrays or tensors as there are observations
+    :param observations: arrays or tensors, or dictionaries of such with the same keys
+    :return: what the function returns, or a dictionary of that
+    """
+    first = observations[0]
+    if not isinstance(first, dict):
+        return function(*observations)
+    return {key: map_observations(function, *(x[key] for x in observations)) for key in first}
 
 
 class Rollout(NamedTuple):

@@ -1,9 +1,23 @@
 """What every test needs."""
 
 import signal
+from types import SimpleNamespace
 
 import pytest
 from stable_baselines3.common.logger import KVWriter, Logger
+
+from sb3_bomrl import MetaAlgorithm
+from tests.tiny import (
+    ALGORITHMS,
+    GoalEnv,
+    SpaceEnv,
+    assert_equal,
+    differ,
+    goal_vec,
+    iteration_of,
+    make_model,
+    params_of,
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -36,3 +50,26 @@ def log_rows():
         return writer.rows
 
     return attach
+
+
+@pytest.fixture(params=ALGORITHMS, ids=lambda cls: cls.__name__)
+def algorithm(request) -> type[MetaAlgorithm]:
+    """Each of the package's meta-algorithms in turn."""
+    return request.param
+
+
+@pytest.fixture
+def tiny(log_rows) -> SimpleNamespace:
+    """Everything tests build their examples from."""
+    return SimpleNamespace(
+        SpaceEnv=SpaceEnv,
+        GoalEnv=GoalEnv,
+        goal_vec=goal_vec,
+        model=make_model,
+        params=params_of,
+        assert_equal=assert_equal,
+        differ=differ,
+        iteration_of=iteration_of,
+        log_rows=log_rows,
+        iteration=2 * 10 * 4,  # env steps of one meta-iteration of the default model
+    )

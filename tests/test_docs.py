@@ -171,7 +171,7 @@ def has_placeholder(words):
 def parse_bomrl(words):
     from typer.main import get_command
 
-    from sb3_bomrl.cli import app
+    from sb3_bomrl.cli.app import app
 
     group = get_command(app)
     with group.make_context("bomrl", list(words)) as context:

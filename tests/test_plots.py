@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sb3_bomrl.meta.evaluation import AdaptationCurve
+from sb3_bomrl.algorithms.evaluation import AdaptationCurve
 from sb3_bomrl.plots import plot_adaptation_curves, plot_goal_tracking, plot_trajectories, save_figure
 
 

@@ -14,14 +14,14 @@ import torch as th
 from benchmarks.frozen_lake.experiments import ALGORITHMS
 from benchmarks.frozen_lake.sampled import ENV_IDS, TABLE
 from sb3_bomrl import BOMRL
-from sb3_bomrl.actor import Actor
 from sb3_bomrl.core.inner_solvers import InnerSolver
 from sb3_bomrl.core.params import stack
 from sb3_bomrl.envs.frozen_lake import LAKE_HORIZON
-from sb3_bomrl.meta.adaptation import LowerLevel, adapt, make_batch
+from sb3_bomrl.meta.batches import make_batch, merge_samples
 from sb3_bomrl.meta.closed_form import closed_form_adaptation
 from sb3_bomrl.meta.gradients import bomrl_meta_gradient
-from sb3_bomrl.meta.merge import merge_samples
+from sb3_bomrl.meta.lower_level import LowerLevel, adapt
+from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.tabular import (
     LAKE_GAMMA,
     FiniteMDP,

@@ -11,7 +11,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.files import write_atomically
+from sb3_bomrl.saving.files import write_atomically
 
 CAUSES = (
     "hypergradient/cg_residual",

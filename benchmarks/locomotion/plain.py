@@ -32,9 +32,9 @@ from benchmarks.locomotion.scoring import (
     score_trials,
 )
 from sb3_bomrl import TaskObservationWrapper, TaskSamplerWrapper, make_trial_vec_env
-from sb3_bomrl.algorithms.rl2 import RL2
-from sb3_bomrl.files import write_atomically
-from sb3_bomrl.policies import update_normalizers
+from sb3_bomrl.policies.extractors import update_normalizers
+from sb3_bomrl.rl2.rl2 import RL2
+from sb3_bomrl.saving.files import write_atomically
 from sb3_bomrl.types import Task
 
 

@@ -8,7 +8,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks.locomotion.methods import env_id
 from sb3_bomrl import MetaAlgorithm, evaluate_adaptation, evaluate_trials, make_meta_vec_env, make_trial_vec_env
-from sb3_bomrl.meta.evaluation import returns_per_episode
+from sb3_bomrl.rollout.returns import returns_per_episode
 from sb3_bomrl.types import Rollout, Task
 
 N_ENVS_PER_TASK = 5

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 import numpy as np
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from sb3_bomrl.actor import Actor
 from sb3_bomrl.algorithms import reports
 from sb3_bomrl.algorithms.sb3_shell import MetaAlgorithmShell
 from sb3_bomrl.algorithms.task_env import as_task_env
-from sb3_bomrl.algorithms.validation import check_positive
+from sb3_bomrl.checks import check_positive
 from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.threads import torch_threads
+from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.types import Adaptation, Experience, Params, Rollout
 
 SelfAdaptive = TypeVar("SelfAdaptive", bound="AdaptiveAlgorithm")

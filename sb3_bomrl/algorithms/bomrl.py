@@ -9,14 +9,14 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.algorithms.validation import check_choice, check_positive, check_range
+from sb3_bomrl.checks import check_choice, check_positive, check_range
 from sb3_bomrl.core.distances import DISTANCES
 from sb3_bomrl.core.hypergradient import HYPERGRADIENTS
 from sb3_bomrl.core.inner_solvers import INNER_METHODS, InnerSolver
 from sb3_bomrl.core.surrogates import SURROGATES
-from sb3_bomrl.meta.adaptation import LowerLevel, adapt
 from sb3_bomrl.meta.closed_form import check_closed_form, closed_form_adaptation
 from sb3_bomrl.meta.gradients import MetaGradient, bomrl_meta_gradient
+from sb3_bomrl.meta.lower_level import LowerLevel, adapt
 from sb3_bomrl.types import Adaptation, Batch, Experience, Params
 
 

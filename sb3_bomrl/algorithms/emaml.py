@@ -9,9 +9,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_bomrl.algorithms.gradient_adaptation import GradientAdaptation
-from sb3_bomrl.algorithms.validation import check_range
-from sb3_bomrl.meta.baseline_gradients import emaml_meta_gradient, leave_one_out_credit
-from sb3_bomrl.meta.gradients import MetaGradient
+from sb3_bomrl.checks import check_range
+from sb3_bomrl.meta.gradients import MetaGradient, emaml_meta_gradient, leave_one_out_credit
 from sb3_bomrl.types import Adaptation, Batch, Experience, Params
 
 

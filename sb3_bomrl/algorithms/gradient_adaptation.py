@@ -9,8 +9,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.algorithms.validation import check_positive
-from sb3_bomrl.meta.baseline_gradients import policy_gradient_step
+from sb3_bomrl.checks import check_positive
+from sb3_bomrl.meta.policy_gradient import policy_gradient_step
 from sb3_bomrl.types import Adaptation, Batch, Experience, Params
 
 

@@ -9,10 +9,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_bomrl.algorithms.gradient_adaptation import GradientAdaptation
-from sb3_bomrl.algorithms.validation import check_choice
+from sb3_bomrl.checks import check_choice
 from sb3_bomrl.core.surrogates import POLICY_GRADIENT_SURROGATES
-from sb3_bomrl.meta.baseline_gradients import maml_meta_gradient
-from sb3_bomrl.meta.gradients import MetaGradient
+from sb3_bomrl.meta.gradients import MetaGradient, maml_meta_gradient
 from sb3_bomrl.types import Adaptation, Experience, Params
 
 

@@ -10,12 +10,13 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from sb3_bomrl.algorithms import reports
 from sb3_bomrl.algorithms.adaptive import AdaptiveAlgorithm
 from sb3_bomrl.algorithms.outer import adam_step, fit_value_net, trpo_step
-from sb3_bomrl.algorithms.resources import Stopwatch
-from sb3_bomrl.core.outer_step import OuterInfo, TrustRegion
+from sb3_bomrl.algorithms.stopwatch import Stopwatch
 from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.threads import torch_threads
-from sb3_bomrl.meta.gradients import MetaGradient, query_surrogate
-from sb3_bomrl.policies import update_normalizers
+from sb3_bomrl.core.trust_region import OuterInfo, TrustRegion
+from sb3_bomrl.meta.gradients import MetaGradient
+from sb3_bomrl.meta.policy_gradient import query_surrogate
+from sb3_bomrl.policies.extractors import update_normalizers
 from sb3_bomrl.rollout.normalization import FrozenNormalizer
 from sb3_bomrl.rollout.steps import Hooks, Step, StopCollection
 from sb3_bomrl.rollout.tasks import TaskDistribution, split_in_waves

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_bomrl.actor import Actor
 from sb3_bomrl.core.distances import policy_kl
 from sb3_bomrl.core.fisher import fisher_vector_product
 from sb3_bomrl.core.linear_solve import MatVec
-from sb3_bomrl.core.outer_step import OuterInfo, TrustRegion, trust_region_step
 from sb3_bomrl.core.threads import map_in_threads
+from sb3_bomrl.core.trust_region import OuterInfo, TrustRegion, trust_region_step
 from sb3_bomrl.meta.chunks import sample_chunks, shares_out
-from sb3_bomrl.networks import take_samples
+from sb3_bomrl.policies.actor import Actor
+from sb3_bomrl.policies.batch_norm import take_samples
 from sb3_bomrl.types import Batch, Observations, Params, Rollout
 
 OUTER_STEPS: tuple[str, ...] = ("trpo", "adam")

@@ -12,11 +12,10 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from sb3_bomrl.algorithms import reports
 from sb3_bomrl.algorithms.gradient_adaptation import GradientAdaptation
 from sb3_bomrl.algorithms.outer import adam_step
-from sb3_bomrl.algorithms.validation import check_positive, check_range
-from sb3_bomrl.core.outer_step import OuterInfo
+from sb3_bomrl.checks import check_positive, check_range
 from sb3_bomrl.core.params import stack
-from sb3_bomrl.meta.baseline_gradients import promp_meta_gradient
-from sb3_bomrl.meta.gradients import MetaGradient
+from sb3_bomrl.core.trust_region import OuterInfo
+from sb3_bomrl.meta.gradients import MetaGradient, promp_meta_gradient
 from sb3_bomrl.types import Adaptation, Experience, Params
 
 

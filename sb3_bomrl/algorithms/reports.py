@@ -9,9 +9,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_bomrl.core.inner_solvers import InnerStatus
 from sb3_bomrl.core.linear_solve import SolveStatus
-from sb3_bomrl.core.outer_step import OuterInfo
-from sb3_bomrl.meta.evaluation import episode_returns
+from sb3_bomrl.core.trust_region import OuterInfo
 from sb3_bomrl.meta.gradients import MetaGradient
+from sb3_bomrl.rollout.returns import episode_returns
 from sb3_bomrl.types import Adaptation, Rollout
 
 

@@ -4,7 +4,7 @@ from typing import Protocol, TypeVar
 
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from sb3_bomrl.algorithms.persistence import PersistentAlgorithm
+from sb3_bomrl.saving.persistence import PersistentAlgorithm
 
 SelfResumable = TypeVar("SelfResumable", bound="ResumableAlgorithm")
 
@@ -45,7 +45,7 @@ class ResumableAlgorithm(PersistentAlgorithm):
         Go on with the run of ``learn`` that this model was saved in, to the total of environment steps it was given.
 
         From a file that was saved between two meta-iterations, as by
-        :class:`~sb3_bomrl.checkpoints.ExactCheckpointCallback`, the run ends as if it had not been interrupted.
+        :class:`~sb3_bomrl.ExactCheckpointCallback`, the run ends as if it had not been interrupted.
 
         :param callback: as in ``learn``
         :param log_interval: as in ``learn``

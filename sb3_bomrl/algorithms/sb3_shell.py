@@ -16,13 +16,12 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_bomrl.actor import Actor
 from sb3_bomrl.algorithms.outer import OUTER_STEPS
 from sb3_bomrl.algorithms.runs import ResumableAlgorithm
-from sb3_bomrl.algorithms.validation import check_choice, check_positive, check_range, check_step_size, step_size
-from sb3_bomrl.meta.adaptation import make_batch
-from sb3_bomrl.meta.merge import merge_samples
-from sb3_bomrl.policies import TabularPolicy
+from sb3_bomrl.checks import check_choice, check_positive, check_range, check_step_size, step_size
+from sb3_bomrl.meta.batches import make_batch, merge_samples
+from sb3_bomrl.policies.actor import Actor
+from sb3_bomrl.policies.tabular import TabularPolicy
 from sb3_bomrl.rollout.collector import RolloutCollector
 from sb3_bomrl.rollout.estimation import BASELINES, AdvantageEstimator, default_baseline
 from sb3_bomrl.rollout.normalization import FrozenNormalizer

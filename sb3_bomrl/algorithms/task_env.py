@@ -11,7 +11,7 @@ from sb3_bomrl.rollout.tasks import has_tasks
 from sb3_bomrl.types import Task
 
 if TYPE_CHECKING:
-    from sb3_bomrl.algorithms.persistence import PersistentAlgorithm
+    from sb3_bomrl.saving.persistence import PersistentAlgorithm
 
 
 def as_task_env(model: "PersistentAlgorithm", env_or_task: Any) -> tuple[VecEnv, Task]:

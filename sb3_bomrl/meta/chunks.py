@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import torch as th
 
-from sb3_bomrl.actor import Actor
 from sb3_bomrl.core.threads import map_in_threads, torch_threads
+from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.types import Batch, Observations, Params
 
 Result = TypeVar("Result")

@@ -2,11 +2,11 @@
 
 import torch as th
 
-from sb3_bomrl.core.closed_forms import kl_meta_task_minimizer, kl_task_meta_minimizer
 from sb3_bomrl.core.inner_solvers import InnerStatus
+from sb3_bomrl.core.minimizers import kl_meta_task_minimizer, kl_task_meta_minimizer
 from sb3_bomrl.core.params import flatten, grad, require_grad
-from sb3_bomrl.meta.adaptation import LowerLevel
-from sb3_bomrl.policies import TabularPolicy
+from sb3_bomrl.meta.lower_level import LowerLevel
+from sb3_bomrl.policies.tabular import TabularPolicy
 from sb3_bomrl.types import Adaptation, Params
 
 _TABLE = "action_net.weight"

@@ -10,8 +10,8 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_bomrl.actor import Actor
-from sb3_bomrl.core.action_distributions import mode, sample
+from sb3_bomrl.policies.actor import Actor
+from sb3_bomrl.policies.distributions import mode, sample
 from sb3_bomrl.rollout.assemble import assemble, concatenate
 from sb3_bomrl.rollout.normalization import FrozenNormalizer
 from sb3_bomrl.rollout.steps import (

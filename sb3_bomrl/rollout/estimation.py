@@ -4,13 +4,13 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_bomrl.actor import Actor
 from sb3_bomrl.core.advantages import (
     baseline_features,
     fit_linear_baseline,
     fit_value_table,
     generalized_advantages,
 )
+from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.types import Observations, Rollout
 
 BASELINES: tuple[str, ...] = ("linear", "value_net")

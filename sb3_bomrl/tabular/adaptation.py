@@ -11,7 +11,7 @@ Gradients with respect to the meta-logits come from implicit differentiation of 
 
 import torch as th
 
-from sb3_bomrl.core.closed_forms import kl_meta_task_minimizer, kl_task_meta_minimizer
+from sb3_bomrl.core.minimizers import kl_meta_task_minimizer, kl_task_meta_minimizer
 from sb3_bomrl.tabular.distances import check_distance, check_reg_coef, expected_distance
 from sb3_bomrl.tabular.mdp import FiniteMDP
 from sb3_bomrl.tabular.proximal import parameter_minimizer

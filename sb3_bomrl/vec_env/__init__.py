@@ -3,13 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from sb3_bomrl.vec_env.base import ArrayStep, BatchTaskVecEnv
-from sb3_bomrl.vec_env.factory import make_meta_vec_env
 from sb3_bomrl.vec_env.frozen_lake import FrozenLakeVecEnv
+from sb3_bomrl.vec_env.make import make_meta_vec_env
 from sb3_bomrl.vec_env.navigation import NavigationVecEnv
-from sb3_bomrl.vec_env.trials import TrialVecEnv
 
 if TYPE_CHECKING:
-    from sb3_bomrl.vec_env.mujoco_vec_env import MujocoTaskVecEnv
+    from sb3_bomrl.vec_env.mujoco import MujocoTaskVecEnv
 
 __all__ = [
     "ArrayStep",
@@ -17,7 +16,6 @@ __all__ = [
     "FrozenLakeVecEnv",
     "MujocoTaskVecEnv",
     "NavigationVecEnv",
-    "TrialVecEnv",
     "make_meta_vec_env",
 ]
 
@@ -25,7 +23,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what needs MuJoCo on first use."""
     if name == "MujocoTaskVecEnv":
-        from sb3_bomrl.vec_env.mujoco_vec_env import MujocoTaskVecEnv
+        from sb3_bomrl.vec_env.mujoco import MujocoTaskVecEnv
 
         return MujocoTaskVecEnv
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

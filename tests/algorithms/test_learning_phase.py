@@ -4,10 +4,10 @@ import pytest
 import torch as th
 from torch.distributions import kl_divergence
 
-from sb3_bomrl.actor import Actor
 from sb3_bomrl.algorithms import outer
 from sb3_bomrl.algorithms.outer import mean_fisher, mean_kl
 from sb3_bomrl.core.params import flatten, grad, require_grad
+from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.types import Batch
 
 

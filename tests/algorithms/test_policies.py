@@ -11,7 +11,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor
 from torch import nn
 
-from tests.algorithms.archives import saved
+from tests.saving.archives import saved
 
 IMAGES = spaces.Box(0, 255, (36, 36, 1), np.uint8)
 

@@ -13,7 +13,7 @@ from benchmarks.locomotion.policies import load_policy, policy_path
 from benchmarks.provenance import FIGURES, RESULTS
 from sb3_bomrl import make_meta_vec_env
 from sb3_bomrl.core.params import stack
-from sb3_bomrl.meta.adaptation import LowerLevel
+from sb3_bomrl.meta.lower_level import LowerLevel
 from sb3_bomrl.types import Experience
 
 N_TASKS = 2

@@ -4,8 +4,8 @@ import pytest
 import torch as th
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
 
-from sb3_bomrl.core.action_distributions import MultiCategorical
 from sb3_bomrl.core.distances import parameter_distance, policy_distance, policy_kl
+from sb3_bomrl.policies.distributions import MultiCategorical
 
 N_TASKS, N_SAMPLES = 3, 8
 

@@ -4,10 +4,10 @@ import pytest
 import torch as th
 from torch.distributions import Categorical, kl_divergence
 
-from sb3_bomrl.core.action_distributions import DiagonalGaussian
 from sb3_bomrl.core.fisher import fisher_vector_product
 from sb3_bomrl.core.params import flatten, grad, require_grad
 from sb3_bomrl.core.stacked_mlp import Layer, stacked_mlp
+from sb3_bomrl.policies.distributions import DiagonalGaussian
 
 N_TASKS, N_SAMPLES = 2, 9
 LAYERS = [Layer("w1", "b1", "tanh"), Layer("w2", "b2", "identity")]

@@ -7,9 +7,9 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_bomrl.actor import Actor
 from sb3_bomrl.core.params import stack
 from sb3_bomrl.policies import TabularPolicy
+from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.types import Batch, Params
 
 ACTION_SPACES = {"gaussian": spaces.Box(-1.0, 1.0, (2,)), "categorical": spaces.Discrete(3)}

@@ -6,9 +6,9 @@ import torch as th
 from sb3_bomrl.core.inner_solvers import InnerSolver
 from sb3_bomrl.core.params import flatten
 from sb3_bomrl.meta import chunks as meta_chunks
-from sb3_bomrl.meta.adaptation import LowerLevel, adapt
 from sb3_bomrl.meta.chunks import task_chunks
 from sb3_bomrl.meta.gradients import bomrl_meta_gradient
+from sb3_bomrl.meta.lower_level import LowerLevel, adapt
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import pytest
 import torch as th
 from gymnasium import spaces
 
-from sb3_bomrl.actor import Actor
 from sb3_bomrl.core.inner_solvers import InnerSolver, InnerStatus
 from sb3_bomrl.core.params import stack
-from sb3_bomrl.meta.adaptation import LowerLevel, adapt
 from sb3_bomrl.meta.closed_form import check_closed_form, closed_form_adaptation
+from sb3_bomrl.meta.lower_level import LowerLevel, adapt
 from sb3_bomrl.policies import TabularPolicy
+from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.types import Batch
 
 N_TASKS, N_STATES, N_ACTIONS, N_SAMPLES = 3, 6, 3, 400

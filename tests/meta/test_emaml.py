@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_bomrl.meta.baseline_gradients import emaml_meta_gradient, gradient_path, maml_meta_gradient
+from sb3_bomrl.meta.gradients import emaml_meta_gradient, maml_meta_gradient
+from sb3_bomrl.meta.policy_gradient import gradient_path
 from sb3_bomrl.types import Batch
 
 INNER_LR, TABLE = 4.0, "action_net.weight"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_bomrl.meta.evaluation import adaptation_curve, episode_returns, lengths_per_episode, returns_per_episode
+from sb3_bomrl.algorithms.evaluation import adaptation_curve
+from sb3_bomrl.rollout.returns import episode_returns, lengths_per_episode, returns_per_episode
 from sb3_bomrl.types import Rollout
 
 

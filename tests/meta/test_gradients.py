@@ -5,13 +5,14 @@ from functools import partial
 import pytest
 import torch as th
 
-from sb3_bomrl.core.closed_forms import kl_meta_task_minimizer, kl_task_meta_minimizer
 from sb3_bomrl.core.hypergradient import implicit_hypergradient
 from sb3_bomrl.core.inner_solvers import InnerSolver
 from sb3_bomrl.core.linear_solve import SolveStatus, conjugate_gradient
+from sb3_bomrl.core.minimizers import kl_meta_task_minimizer, kl_task_meta_minimizer
 from sb3_bomrl.core.params import flatten, grad, require_grad, unflatten
-from sb3_bomrl.meta.adaptation import LowerLevel, adapt
-from sb3_bomrl.meta.gradients import bomrl_meta_gradient, policy_gradient, query_surrogate
+from sb3_bomrl.meta.gradients import bomrl_meta_gradient
+from sb3_bomrl.meta.lower_level import LowerLevel, adapt
+from sb3_bomrl.meta.policy_gradient import policy_gradient, query_surrogate
 from sb3_bomrl.tabular import FiniteMDP, expected_return, policy_value, state_visitation
 from sb3_bomrl.tabular.adaptation import adaptation_path
 from sb3_bomrl.tabular.proximal import parameter_minimizer

@@ -8,8 +8,10 @@ import torch as th
 
 from sb3_bomrl.core.inner_solvers import InnerSolver
 from sb3_bomrl.core.surrogates import get_surrogate
-from sb3_bomrl.meta.adaptation import LowerLevel, make_batch
-from sb3_bomrl.meta.gradients import bomrl_meta_gradient, sampling_term
+from sb3_bomrl.meta.batches import make_batch
+from sb3_bomrl.meta.gradients import bomrl_meta_gradient
+from sb3_bomrl.meta.lower_level import LowerLevel
+from sb3_bomrl.meta.sampling_term import sampling_term
 from sb3_bomrl.tabular import FiniteMDP, expected_return
 from sb3_bomrl.tabular import adapt as adapt_exactly
 from sb3_bomrl.types import Batch, Rollout

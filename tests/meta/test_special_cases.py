@@ -6,11 +6,11 @@ import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_bomrl.actor import Actor
 from sb3_bomrl.core.inner_solvers import InnerSolver
 from sb3_bomrl.core.params import flatten, grad, require_grad, stack
-from sb3_bomrl.meta.adaptation import LowerLevel, adapt
-from sb3_bomrl.meta.gradients import policy_gradient
+from sb3_bomrl.meta.lower_level import LowerLevel, adapt
+from sb3_bomrl.meta.policy_gradient import policy_gradient
+from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.tabular import FiniteMDP, expected_return, policy_value, state_visitation
 from sb3_bomrl.types import Batch
 

@@ -11,10 +11,10 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
-from sb3_bomrl.actor import Actor
-from sb3_bomrl.core.action_distributions import MultiCategorical, mode
 from sb3_bomrl.core.params import stack
 from sb3_bomrl.policies import NormalizedFlattenExtractor, TabularPolicy
+from sb3_bomrl.policies.actor import Actor
+from sb3_bomrl.policies.distributions import MultiCategorical, mode
 
 N_TASKS, N_SAMPLES = 3, 4
 BOX = spaces.Box(-2.0, 2.0, (5,))

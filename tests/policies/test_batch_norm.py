@@ -8,9 +8,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActor
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from torch import nn
 
-from sb3_bomrl.actor import Actor
-from sb3_bomrl.networks import update_batch_norms
-from sb3_bomrl.policies import update_normalizers
+from sb3_bomrl.policies.actor import Actor
+from sb3_bomrl.policies.batch_norm import update_batch_norms
+from sb3_bomrl.policies.extractors import update_normalizers
 
 SPACE = spaces.Box(-np.inf, np.inf, (3,))
 

@@ -8,7 +8,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_bomrl.policies import NormalizedFlattenExtractor, update_normalizers
+from sb3_bomrl.policies.extractors import NormalizedFlattenExtractor, update_normalizers
 
 SPACE = spaces.Box(-np.inf, np.inf, (2, 3))
 SIZES = (1, 7, 500, 3)

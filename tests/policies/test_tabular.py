@@ -6,9 +6,9 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
 
-from sb3_bomrl.actor import Actor
 from sb3_bomrl.core.params import stack
 from sb3_bomrl.policies import TabularPolicy
+from sb3_bomrl.policies.actor import Actor
 
 
 def table(n_states: int = 5, n_actions: int = 3) -> TabularPolicy:

@@ -10,8 +10,8 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_bomrl.actor import Actor
 from sb3_bomrl.core.params import stack
+from sb3_bomrl.policies.actor import Actor
 
 
 class LineEnv(gym.Env):

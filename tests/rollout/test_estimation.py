@@ -8,8 +8,8 @@ from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.policies import MultiInputActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_bomrl.actor import Actor
 from sb3_bomrl.core.params import stack
+from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.rollout.collector import RolloutCollector
 from sb3_bomrl.rollout.estimation import AdvantageEstimator, default_baseline
 

@@ -8,8 +8,8 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_bomrl.actor import Actor
 from sb3_bomrl.policies import TabularPolicy
+from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.rollout.collector import RolloutCollector
 
 N_STATES, N_ACTIONS, N_STEPS = 3, 4, 60

@@ -1,0 +1,171 @@
+"""A callback that records the adaptation curve on held-out tasks while meta-training."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback, EventCallback
+from stable_baselines3.common.type_aliases import GymEnv
+
+from sb3_bomrl.algorithms.evaluation import AdaptationCurve, evaluate_adaptation
+from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
+from sb3_bomrl.saving.files import write_atomically
+from sb3_bomrl.types import Task
+
+CSV_HEADER = ("timesteps", "task", "adaptation_steps", "env_steps", "mean_return", "std_return")
+
+
+class AdaptationCallback(EventCallback):
+    """
+    Adapt to held-out tasks every ``eval_freq`` calls and record the returns after 0 … K adaptations.
+
+    SB3's ``EvalCallback`` scores the meta-policy as it is; this one scores what it adapts to. In the logger it writes
+    ``meta/eval_return_0`` … ``meta/eval_return_K`` (means over tasks) and ``eval/mean_reward`` (after K adaptations).
+    In ``log_path`` it writes ``evaluations.npz``, which SB3's and rl_zoo3's plotting scripts read (``timesteps``,
+    ``results``, ``ep_lengths``, of the policies adapted K times) and which also holds ``adaptation_returns``,
+    (n_evaluations, K + 1, n_tasks, n_eval_episodes), ``adaptation_env_steps`` and ``tasks``; and ``adaptation.csv``,
+    one row per evaluation, task and number of adaptations.
+
+    The environment steps played here are not counted in ``num_timesteps``.
+
+    :param eval_env: environment or VecEnv for testing, not the training environment
+    :param tasks: held-out tasks; the environment's own ``test_tasks`` if not given
+    :param n_adaptation_steps: K ≥ 0
+    :param n_episodes: support episodes per task and adaptation
+    :param n_eval_episodes: episodes per task that each policy is scored on
+    :param eval_freq: calls of the callback (vectorised steps, as in SB3) between evaluations
+    :param callback_on_new_best: called when the return after K adaptations is a new best
+    :param callback_after_eval: called after every evaluation
+    :param log_path: folder for the records
+    :param best_model_save_path: folder for ``best_model.zip``, by the return after K adaptations
+    :param deterministic: score the most probable actions
+    :param seed: of episodes and actions; the same for all evaluations, so that they differ by the policy alone
+    :param verbose: 0 no output, 1 one line per evaluation
+    """
+
+    def __init__(
+        self,
+        eval_env: GymEnv,
+        tasks: Sequence[Task] | None = None,
+        n_adaptation_steps: int = 3,
+        n_episodes: int = 20,
+        n_eval_episodes: int = 20,
+        eval_freq: int = 10_000,
+        callback_on_new_best: BaseCallback | None = None,
+        callback_after_eval: BaseCallback | None = None,
+        log_path: str | None = None,
+        best_model_save_path: str | None = None,
+        deterministic: bool = True,
+        seed: int | None = 0,
+        verbose: int = 1,
+    ) -> None:
+        super().__init__(callback_after_eval, verbose=verbose)
+        self.callback_on_new_best = callback_on_new_best
+        if callback_on_new_best is not None:
+            callback_on_new_best.parent = self
+        self.eval_env = eval_env
+        self.tasks = tasks
+        self.n_adaptation_steps = n_adaptation_steps
+        self.n_episodes = n_episodes
+        self.n_eval_episodes = n_eval_episodes
+        self.eval_freq = eval_freq
+        self.log_path = None if log_path is None else Path(log_path)
+        self.best_model_save_path = None if best_model_save_path is None else Path(best_model_save_path)
+        self.deterministic = deterministic
+        self.seed = seed
+        self.best_mean_reward = -np.inf
+        self.last_mean_reward = -np.inf
+        self.evaluations: list[tuple[int, AdaptationCurve]] = []
+
+    def _init_callback(self) -> None:
+        if not isinstance(self.model, MetaAlgorithm):
+            raise ValueError(
+                f"AdaptationCallback needs a MetaAlgorithm such as BOMRL, got {type(self.model).__name__}: "
+                "use stable_baselines3's EvalCallback"
+            )
+        if self.callback_on_new_best is not None:
+            self.callback_on_new_best.init_callback(self.model)
+
+    def _on_step(self) -> bool:
+        if self.eval_freq <= 0 or self.n_calls % self.eval_freq != 0:
+            return True
+        assert isinstance(self.model, MetaAlgorithm)
+        curve = evaluate_adaptation(
+            self.model,
+            self.eval_env,
+            self.tasks,
+            self.n_adaptation_steps,
+            self.n_episodes,
+            self.n_eval_episodes,
+            self.deterministic,
+            self.seed,
+        )
+        self.evaluations.append((self.num_timesteps, curve._replace(params=[])))
+        self._record(curve)
+        self._write()
+        go_on = self._handle_new_best()
+        if self.callback is not None:
+            go_on = go_on and self._on_event()
+        return go_on
+
+    def _record(self, curve: AdaptationCurve) -> None:
+        means = curve.returns.mean((1, 2))
+        for k, value in enumerate(means):
+            self.logger.record(f"meta/eval_return_{k}", float(value))
+        self.last_mean_reward = float(means[-1])
+        self.logger.record("eval/mean_reward", self.last_mean_reward)
+        self.logger.record("eval/mean_ep_length", float(curve.lengths[-1].mean()))
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(self.num_timesteps)
+        if self.verbose >= 1:
+            arrows = " -> ".join(f"{value:.1f}" for value in means)
+            print(f"Adaptation at {self.num_timesteps} steps, {len(curve.tasks)} tasks: {arrows}")
+
+    def _handle_new_best(self) -> bool:
+        if self.last_mean_reward <= self.best_mean_reward:
+            return True
+        self.best_mean_reward = self.last_mean_reward
+        if self.best_model_save_path is not None:
+            self.model.save(self.best_model_save_path / "best_model.zip")
+        return True if self.callback_on_new_best is None else self.callback_on_new_best.on_step()
+
+    def _write(self) -> None:
+        if self.log_path is None:
+            return
+        self.log_path.mkdir(parents=True, exist_ok=True)
+        curves = [curve for _, curve in self.evaluations]
+        arrays: dict[str, Any] = {
+            "timesteps": np.array([timesteps for timesteps, _ in self.evaluations]),
+            "results": np.stack([curve.returns[-1].flatten() for curve in curves]),
+            "ep_lengths": np.stack([curve.lengths[-1].flatten() for curve in curves]),
+            "adaptation_returns": np.stack([curve.returns for curve in curves]),
+            "adaptation_env_steps": np.stack([curve.env_steps for curve in curves]),
+            "tasks": np.array([repr(task) for task in curves[-1].tasks]),
+        }
+        write_atomically(self.log_path / "evaluations.npz", lambda file: np.savez(file, **arrays))
+        table = io.StringIO()
+        writer = csv.writer(table)
+        writer.writerow(CSV_HEADER)
+        for timesteps, curve in self.evaluations:
+            writer.writerows(_rows(timesteps, curve))
+        write_atomically(self.log_path / "adaptation.csv", lambda file: file.write(table.getvalue().encode()))
+
+    def update_child_locals(self, locals_: dict[str, Any]) -> None:
+        """
+        Pass the training loop's variables on.
+
+        :param locals_: the variables
+        """
+        if self.callback is not None:
+            self.callback.update_locals(locals_)
+
+
+def _rows(timesteps: int, curve: AdaptationCurve) -> list[tuple[Any, ...]]:
+    return [
+        (timesteps, repr(task), k, curve.env_steps[k, i], curve.returns[k, i].mean(), curve.returns[k, i].std())
+        for i, task in enumerate(curve.tasks)
+        for k in range(len(curve.returns))
+    ]

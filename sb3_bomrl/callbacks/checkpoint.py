@@ -1,0 +1,104 @@
+"""A callback that saves between meta-iterations, so that an interrupted run goes on bit for bit."""
+
+import signal
+import threading
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
+from sb3_bomrl.checks import check_positive
+from sb3_bomrl.saving.checkpoints import checkpoint_number, checkpoints
+
+_N_KEPT = 2
+
+
+class ExactCheckpointCallback(BaseCallback):
+    """
+    Save the model between meta-iterations, so that a run that is killed goes on as if it had not been.
+
+    ``checkpoint_<meta-iterations>.zip`` in ``folder``; the last two are kept. A checkpoint that cannot be written, as
+    on a full disk, is a warning: the run goes on, and the files that were there stay.
+
+    While ``learn`` runs in the main thread, the first SIGINT (Ctrl-C) or SIGTERM lets it finish the meta-iteration,
+    save and return, with the signal's number in :attr:`interrupted_by`; the second one does what it would have done
+    without this callback.
+
+    :param folder: where the checkpoints go; made if need be
+    :param save_freq: meta-iterations between checkpoints
+    :param verbose: 0 only says where an interrupted run was saved, 1 names every checkpoint
+    :raises ValueError: when training starts, if the folder holds checkpoints of a longer run than the model's
+    """
+
+    def __init__(self, folder: str | Path, save_freq: int = 10, verbose: int = 0) -> None:
+        check_positive("save_freq", save_freq, integer=True)
+        super().__init__(verbose)
+        self.folder = Path(folder)
+        self.save_freq = save_freq
+        self.interrupted_by: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def _on_training_start(self) -> None:
+        if not isinstance(self.model, MetaAlgorithm):
+            raise ValueError(f"ExactCheckpointCallback needs a MetaAlgorithm, got {type(self.model).__name__}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found = checkpoints(self.folder)
+        if found and checkpoint_number(found[-1]) > self.model.n_meta_iterations:
+            raise ValueError(
+                f"folder must hold no checkpoint of another run, got {found[-1]}: go on with it by load_checkpoint() "
+                "and resume(), or name another folder"
+            )
+        self.interrupted_by = None
+        self.model.add_iteration_hook(self)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._on_signal)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted_by = number
+        self.on_learn_end()
+        name = signal.Signals(number).name
+        with suppress(RuntimeError):  # the signal came while something was being printed
+            print(f"{name}: finishing this meta-iteration, then saving. Once more to stop at once", flush=True)
+
+    def on_learn_end(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._handlers.clear()
+
+    def on_iteration_end(self) -> bool:
+        """
+        Save if it is time to, or the run was interrupted.
+
+        :return: whether to go on
+        """
+        assert isinstance(self.model, MetaAlgorithm)
+        stops = self.interrupted_by is not None
+        if stops or self.model.n_meta_iterations % self.save_freq == 0:
+            self._save(stops)
+        return not stops
+
+    def _save(self, stops: bool) -> None:
+        assert isinstance(self.model, MetaAlgorithm)
+        path = self.folder / f"checkpoint_{self.model.n_meta_iterations:08d}.zip"
+        try:
+            self.model.save(path)
+        except OSError as error:
+            left = checkpoints(self.folder)
+            kept = f"the last one is {left[-1]}" if left else "there is none yet"
+            warnings.warn(f"the checkpoint {path} could not be written ({error}); {kept}", RuntimeWarning, stacklevel=2)
+            return
+        for old in checkpoints(self.folder)[:-_N_KEPT]:
+            old.unlink(missing_ok=True)
+        if stops:
+            print(f"Saved {path}, at {self.num_timesteps:,} environment steps", flush=True)
+        elif self.verbose >= 1:
+            print(f"Saved {path}")

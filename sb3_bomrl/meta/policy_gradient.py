@@ -1,0 +1,92 @@
+"""Policy gradients of all tasks, and the steps that follow them."""
+
+from collections.abc import Sequence
+
+import torch as th
+
+from sb3_bomrl.core.inner_solvers import InnerSolver
+from sb3_bomrl.core.params import grad, require_grad
+from sb3_bomrl.core.surrogates import Surrogate, likelihood_ratio
+from sb3_bomrl.core.surrogates import linear as linear_surrogate
+from sb3_bomrl.meta.lower_level import LowerLevel, adapt
+from sb3_bomrl.policies.actor import Actor
+from sb3_bomrl.types import Adaptation, Batch, Params
+
+
+def query_surrogate(
+    actor: Actor, query: Batch, task_params: Params, surrogate: Surrogate = linear_surrogate
+) -> th.Tensor:
+    r"""
+    Σ_t w_t h(π_θ(a_t∣s_t)/π_θ'(a_t∣s_t)) A_t on data of π_θ': its gradient at θ = θ' is the policy gradient of task τ.
+
+    :param actor: policy as a function of stacked parameters
+    :param query: post-adaptation data
+    :param task_params: θ, each of shape (n_tasks, \*shape)
+    :param surrogate: h, by default the linear one
+    :return: (n_tasks,)
+    """
+    log_prob = actor(task_params, query.observations).log_prob(query.actions)
+    ratio = likelihood_ratio(log_prob, query.log_probs)
+    return (query.weights * surrogate(ratio, query.advantages) * query.advantages).sum(-1)
+
+
+def policy_gradient(actor: Actor, query: Batch, task_params: Params) -> Params:
+    r"""
+    ∇_θ J_τ at θ', the cotangent of Eq. (A3).
+
+    :param actor: policy as a function of stacked parameters
+    :param query: post-adaptation data
+    :param task_params: θ', each of shape (n_tasks, \*shape)
+    :return: same shapes
+    """
+    theta = require_grad(task_params)
+    return grad(query_surrogate(actor, query, theta).sum(), theta)
+
+
+def policy_gradient_step(
+    actor: Actor,
+    support: Batch,
+    params: Params,
+    inner_lr: float,
+    surrogate: str | Surrogate = "linear",
+    differentiable: bool = False,
+    tasks_per_chunk: int | None = None,
+) -> Adaptation:
+    r"""
+    θ + α ∇_θ Σ_t w_t h(π_θ/π_old) A_t (Finn et al., 2017, Section 2.2), as one gradient step on Eq. (A2) of Alg(3) with
+    λ = 1, whose distance has no slope where it starts.
+
+    :param actor: policy as a function of stacked parameters
+    :param support: data of the step
+    :param params: θ, each of shape (n_tasks, \*shape)
+    :param inner_lr: α > 0
+    :param surrogate: h, or its name, ``"linear"`` (likelihood ratio) or ``"log"`` (log-likelihood)
+    :param differentiable: keep the graph; ``params`` must then require a gradient
+    :param tasks_per_chunk: see :func:`~sb3_bomrl.meta.chunks.task_chunks`
+    :return: the new parameters and the solver's report
+    """
+    lower = LowerLevel(actor, support, "parameter", surrogate, 1.0, tasks_per_chunk=tasks_per_chunk)
+    return adapt(lower, params, InnerSolver("sgd", inner_lr, 1, float("inf")), differentiable)
+
+
+def gradient_path(
+    actor: Actor,
+    supports: Sequence[Batch],
+    meta_params: Params,
+    inner_lr: float,
+    surrogate: str | Surrogate = "linear",
+) -> list[Params]:
+    r"""
+    The inner steps with their graph.
+
+    :param actor: policy as a function of stacked parameters
+    :param supports: data of each step, K of them
+    :param meta_params: θ_0 = φ, each of shape (n_tasks, \*shape), requiring a gradient
+    :param inner_lr: α > 0
+    :param surrogate: h, as in :func:`policy_gradient_step`
+    :return: θ_0 … θ_K, differentiable in φ
+    """
+    path = [meta_params]
+    for support in supports:
+        path.append(policy_gradient_step(actor, support, path[-1], inner_lr, surrogate, differentiable=True).params)
+    return path

@@ -1,0 +1,197 @@
+"""The actor of an SB3 policy, called as a function of (stacked) parameters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent
+from torch.func import functional_call, vmap
+
+from sb3_bomrl.core.stacked_mlp import stacked_mlp
+from sb3_bomrl.policies.batch_norm import check_batch_norms
+from sb3_bomrl.policies.distributions import DiagonalGaussian, MultiCategorical
+from sb3_bomrl.policies.extractors import NormalizedFlattenExtractor
+from sb3_bomrl.policies.modules import ActorModule, counting_units, find_layers, zero_observation
+from sb3_bomrl.types import Observations, Params
+
+
+class Actor:
+    """
+    The actor of an SB3 policy as a function of stacked parameters.
+
+    The parameters are those that the action distribution depends on; the rest of the policy (critic, buffers) is read
+    from the policy and never changed. ``n_units`` is how many numbers the network's parts put out for one observation.
+
+    :param policy: policy with a Gaussian, categorical, multi-categorical or Bernoulli action distribution
+    :raises ValueError: for any other action distribution, such as gSDE's, or one that depends on other observations
+    """
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        supported = (
+            DiagGaussianDistribution,
+            CategoricalDistribution,
+            MultiCategoricalDistribution,
+            BernoulliDistribution,
+        )
+        if not isinstance(policy.action_dist, supported):
+            raise ValueError(
+                f"policy must have one of the action distributions {[c.__name__ for c in supported]}, "
+                f"got {type(policy.action_dist).__name__}"
+            )
+        check_batch_norms(policy)
+        self.policy = policy
+        self.module = ActorModule(policy)
+        self.names = self._find_names()
+        named, inner = dict(policy.named_parameters()), {id(p): n for n, p in self.module.named_parameters()}
+        self._inner_names = {name: inner[id(named[name])] for name in self.names}
+        self._layers = None
+        if type(self.module.features_extractor) in _WITHOUT_PARAMETERS:
+            names = {id(parameter): name for name, parameter in named.items()}
+            self._layers = find_layers(self.module, names)
+
+    @property
+    def is_thread_safe(self) -> bool:
+        """Whether several threads may evaluate it at once, each with its own parameters."""
+        return self._layers is not None
+
+    def _find_names(self) -> tuple[str, ...]:
+        """Names of the policy's parameters that the action distribution depends on, found by differentiating it."""
+        zeros = zero_observation(self.policy.observation_space, self.policy.device)
+        named = dict(self.policy.named_parameters())
+        was_training = self.policy.training
+        self.policy.set_training_mode(False)
+        with th.enable_grad(), counting_units(self.module) as n_units:
+            total = th.stack([out.sum() for out in self.module(self.preprocess_flat(zeros))]).sum()
+        self.n_units = n_units.total()
+        self.policy.set_training_mode(was_training)
+        gradients = th.autograd.grad(total, list(named.values()), allow_unused=True)
+        return tuple(name for name, g in zip(named, gradients, strict=True) if g is not None)
+
+    def params(self) -> Params:
+        r"""
+        The meta-parameters φ.
+
+        :return: copies, each of shape \*shape
+        """
+        named = dict(self.policy.named_parameters())
+        return {name: named[name].detach().clone() for name in self.names}
+
+    @th.no_grad()
+    def load_params(self, params: Params) -> None:
+        r"""
+        Write parameters into the policy.
+
+        :param params: as from :meth:`params`, each of shape \*shape
+        """
+        named = dict(self.policy.named_parameters())
+        for name in self.names:
+            named[name].copy_(params[name])
+
+    def preprocess_flat(self, observations: Observations) -> Observations:
+        """
+        :meth:`preprocess` without the axis of tasks.
+
+        :param observations: (n_samples, \\*obs_shape), or a dictionary of such
+        :return: (n_samples, ...), or a dictionary of such
+        """
+        dtype = next(self.policy.parameters()).dtype
+        out = preprocess_obs(observations, self.policy.observation_space, self.policy.normalize_images)
+        return _map(lambda x: x.to(dtype), out)
+
+    def preprocess(self, observations: Observations) -> Observations:
+        r"""
+        What SB3 does to observations before the network: one-hot, image scaling, floating point.
+
+        :param observations: (n_tasks, n_samples, \*obs_shape), or a dictionary of such
+        :return: (n_tasks, n_samples, ...), or a dictionary of such
+        """
+        first = next(iter(observations.values())) if isinstance(observations, dict) else observations
+        lead = first.shape[:2]
+        flat = _map(lambda x: x.flatten(0, 1), observations)
+        return _map(lambda x: x.reshape(*lead, *x.shape[1:]), self.preprocess_flat(flat))
+
+    def __call__(self, params: Params, observations: Observations) -> Distribution:
+        r"""
+        π(·∣s) of every task at its own observations.
+
+        :param params: stacked, each of shape (n_tasks, \*shape)
+        :param observations: preprocessed, (n_tasks, n_samples, ...), or a dictionary of such
+        :return: distribution with batch shape (n_tasks, n_samples)
+        """
+        return self.at(observations)(params)
+
+    def at(self, observations: Observations) -> Callable[[Params], Distribution]:
+        r"""
+        The policy at given observations, as a function of the parameters alone.
+
+        :param observations: preprocessed, (n_tasks, n_samples, ...), or a dictionary of such
+        :return: stacked parameters -> distribution with batch shape (n_tasks, n_samples)
+        """
+        network = self.network_at(observations)
+        return lambda params: self.distribution(*network(params))
+
+    def network_at(self, observations: Observations) -> Callable[[Params], tuple[th.Tensor, ...]]:
+        r"""
+        What :meth:`distribution` needs, at given observations, as a function of the parameters alone.
+
+        Where the network is a perceptron on features without parameters of their own, the features are computed once,
+        and the rest by :func:`~sb3_bomrl.core.stacked_mlp.stacked_mlp`; any other network is called task by task
+        under ``vmap``.
+
+        :param observations: preprocessed, (n_tasks, n_samples, ...), or a dictionary of such
+        :return: stacked parameters -> tensors, each of shape (n_tasks, n_samples, ...)
+        """
+        if self._layers is None or not isinstance(observations, th.Tensor):
+            return lambda params: self._under_vmap(params, observations)
+        features = self.module.features_extractor(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
+        layers, has_log_std = self._layers, self.module.log_std is not None
+
+        def perceptron(params: Params) -> tuple[th.Tensor, ...]:
+            outputs = stacked_mlp(params, layers, features)
+            return (outputs, params["log_std"]) if has_log_std else (outputs,)
+
+        return perceptron
+
+    def _under_vmap(self, params: Params, observations: Observations) -> tuple[th.Tensor, ...]:
+        named = {self._inner_names[name]: value for name, value in params.items()}
+
+        def one_task(task_params: Params, obs: Observations) -> tuple[th.Tensor, ...]:
+            return functional_call(self.module, task_params, (obs,))
+
+        return vmap(one_task)(named, observations)
+
+    def distribution(self, outputs: th.Tensor, log_std: th.Tensor | None = None) -> Distribution:
+        """
+        π(·∣s) from what the network put out.
+
+        :param outputs: (n_tasks, n_samples, n_outputs), means or logits
+        :param log_std: (n_tasks, action_dim), for Gaussian policies
+        :return: distribution with batch shape (n_tasks, n_samples)
+        """
+        kind = self.policy.action_dist
+        if log_std is not None:
+            return DiagonalGaussian(outputs, log_std[:, None])
+        if isinstance(kind, MultiCategoricalDistribution):
+            return MultiCategorical(outputs, kind.action_dims)
+        if isinstance(kind, BernoulliDistribution):
+            return Independent(Bernoulli(logits=outputs, validate_args=False), 1, validate_args=False)
+        return Categorical(logits=outputs, validate_args=False)
+
+
+_WITHOUT_PARAMETERS = (FlattenExtractor, NormalizedFlattenExtractor)
+"""Features extractors that are functions of the observation alone."""
+
+
+def _map(function: Any, observations: Any) -> Any:
+    if isinstance(observations, dict):
+        return {key: function(value) for key, value in observations.items()}
+    return function(observations)

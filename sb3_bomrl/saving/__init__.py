@@ -1,0 +1,1 @@
+"""Model files: saving, loading, checks, checkpoints."""

@@ -1,0 +1,60 @@
+"""Checkpoint files between meta-iterations."""
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stable_baselines3.common.type_aliases import GymEnv
+
+from sb3_bomrl.saving.model_file import DamagedFileError
+from sb3_bomrl.saving.persistence import PersistentAlgorithm
+
+_NAME = re.compile(r"checkpoint_(\d+)\.zip")
+
+SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound=PersistentAlgorithm)
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """
+    :param folder: of an :class:`ExactCheckpointCallback`
+    :return: its checkpoints, the latest one last; none if there is no such folder
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return []
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=checkpoint_number)
+
+
+def checkpoint_number(path: Path) -> int:
+    """
+    :param path: from :func:`checkpoints`
+    :return: meta-iterations that were done when it was saved
+    """
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
+def load_checkpoint(
+    algorithm: type[SelfMetaAlgorithm], folder: str | Path, env: GymEnv, **kwargs: Any
+) -> SelfMetaAlgorithm | None:
+    """
+    Load the latest whole checkpoint, to go on with ``resume()``.
+
+    A damaged one is renamed to ``....damaged``, with a warning, and the one before is taken.
+
+    :param algorithm: the model's class
+    :param folder: of an :class:`ExactCheckpointCallback`
+    :param env: environment to go on with, made as for the interrupted run
+    :param kwargs: further arguments of ``load``
+    :return: the model, or ``None`` if there is no checkpoint
+    :raises ValueError: if the latest whole one is another algorithm's, or does not fit ``env``
+    """
+    for path in reversed(checkpoints(folder)):
+        try:
+            return algorithm.load(path, env=env, **kwargs)
+        except DamagedFileError as error:
+            path.rename(f"{path}.damaged")
+            warnings.warn(f"{error}: renamed, and the checkpoint before it is used", RuntimeWarning, stacklevel=2)
+    return None

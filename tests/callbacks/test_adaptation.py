@@ -1,0 +1,160 @@
+"""AdaptationCallback: what it records, what it saves, and that it leaves training alone."""
+
+import csv
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback, StopTrainingOnRewardThreshold
+from stable_baselines3.common.env_util import make_vec_env
+
+from sb3_bomrl import BOMRL, AdaptationCallback, TaskSamplerWrapper, evaluate_adaptation, make_meta_vec_env
+from sb3_bomrl.saving.files import write_atomically
+
+ENV_ID = "bomrl/Navigation2D-v0"
+TASKS = [(0.3, 0.2), (-0.4, 0.1), (0.0, -0.5)]
+
+
+def make_model(seed=0, **kwargs):
+    env = make_meta_vec_env(ENV_ID, 6, seed=seed)
+    return BOMRL(
+        "MlpPolicy",
+        env,
+        n_steps=100,
+        meta_batch_size=3,
+        n_inner_steps=5,
+        policy_kwargs={"net_arch": [16]},
+        seed=seed,
+        **kwargs,
+    )
+
+
+def make_callback(**kwargs):
+    settings = {"n_adaptation_steps": 2, "n_episodes": 4, "n_eval_episodes": 3, "eval_freq": 200, "verbose": 0}
+    return AdaptationCallback(make_meta_vec_env(ENV_ID, 4), TASKS, **{**settings, **kwargs})
+
+
+def test_records_are_what_evaluation_returns(tmp_path):
+    model = make_model()
+    callback = make_callback(log_path=str(tmp_path), best_model_save_path=str(tmp_path / "best"))
+    model.learn(2 * 2 * 100 * 6, callback=callback)
+
+    with np.load(tmp_path / "evaluations.npz") as file:  # allow_pickle=False: plain arrays only
+        data = dict(file)
+    assert data["timesteps"].tolist() == [1200, 2400]
+    assert data["results"].shape == data["ep_lengths"].shape == (2, 3 * 3)
+    assert data["adaptation_returns"].shape == (2, 3, 3, 3)
+    np.testing.assert_array_equal(data["results"], data["adaptation_returns"][:, -1].reshape(2, -1))
+    assert (data["ep_lengths"] == 100).all()
+    # support episodes only: 4 episodes of 100 steps per adaptation
+    assert (data["adaptation_env_steps"] == np.array([0, 400, 800])[None, :, None]).all()
+    assert data["tasks"].tolist() == [repr(task) for task in TASKS]
+
+    rows = list(csv.DictReader((tmp_path / "adaptation.csv").read_text().splitlines()))
+    assert len(rows) == 2 * 3 * 3
+    mean = np.mean([float(r["mean_return"]) for r in rows if r["timesteps"] == "2400" and r["adaptation_steps"] == "2"])
+    assert mean == pytest.approx(callback.last_mean_reward)
+    assert callback.best_mean_reward == pytest.approx(data["results"].mean(1).max())
+
+    best = BOMRL.load(tmp_path / "best" / "best_model")
+    again = evaluate_adaptation(best, make_meta_vec_env(ENV_ID, 4), TASKS, 2, 4, 3, seed=0)
+    assert again.returns[-1].mean() == pytest.approx(callback.best_mean_reward)
+
+
+def test_training_is_the_same_with_and_without_it():
+    with_callback = make_model().learn(2400, callback=make_callback(eval_freq=150, n_adaptation_steps=1))
+    without = make_model().learn(2400)
+    assert with_callback.num_timesteps == without.num_timesteps == 2400
+    for a, b in zip(with_callback.policy.parameters(), without.policy.parameters(), strict=True):
+        assert th.equal(a, b)
+
+
+def test_logs_every_number_of_adaptations(tmp_path):
+    model = make_model(tensorboard_log=None)
+    logged = {}
+
+    class Spy(BaseCallback):
+        def _on_step(self):
+            logged.update({k: v for k, v in self.logger.name_to_value.items() if k.startswith(("meta/eval", "eval/"))})
+            return True
+
+    callback = make_callback(callback_after_eval=Spy())
+    original = callback._record
+
+    def record(curve):
+        callback.logger.dump = lambda step: logged.update(callback.logger.name_to_value)
+        original(curve)
+
+    callback._record = record
+    model.learn(1200, callback=callback)
+    assert {"meta/eval_return_0", "meta/eval_return_1", "meta/eval_return_2", "eval/mean_reward"} <= set(logged)
+    assert logged["eval/mean_reward"] == logged["meta/eval_return_2"]
+
+
+def test_new_best_can_stop_training():
+    callback = make_callback(callback_on_new_best=StopTrainingOnRewardThreshold(-1e9, verbose=0), eval_freq=50)
+    model = make_model().learn(100_000, callback=callback)
+    assert model.num_timesteps == 50 * 6
+
+
+def test_needs_a_meta_algorithm():
+    with pytest.raises(ValueError, match=r"AdaptationCallback needs a MetaAlgorithm.*got PPO"):
+        PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8).learn(8, callback=make_callback())
+
+
+def test_evaluation_refuses_what_it_cannot_do():
+    model = make_model()
+    env = make_meta_vec_env(ENV_ID, 4)
+    with pytest.raises(ValueError, match="tasks must hold at least one task"):
+        evaluate_adaptation(model, env, [])
+    with pytest.raises(ValueError, match=r"n_adaptation_steps must be .* got -1"):
+        evaluate_adaptation(model, env, TASKS, n_adaptation_steps=-1)
+    with pytest.raises(ValueError, match=r"n_eval_episodes must be .* got 0"):
+        evaluate_adaptation(model, env, TASKS, n_eval_episodes=0)
+    cartpole = BOMRL("MlpPolicy", "CartPole-v1", n_steps=8, meta_batch_size=1, n_envs_per_task=2)
+    with pytest.raises(ValueError, match="tasks must be None for an env without set_task"):
+        evaluate_adaptation(cartpole, gym.make("CartPole-v1"), [1.0])
+
+
+@pytest.mark.parametrize("n_envs", [1, 2, 3, 5])
+def test_any_number_of_environments_evaluates_any_number_of_tasks(n_envs):
+    curve = evaluate_adaptation(make_model(), make_meta_vec_env(ENV_ID, n_envs), TASKS, 1, 2, 2)
+    assert curve.returns.shape == (2, 3, 2)
+    assert curve.env_steps.tolist() == [[0, 0, 0], [200, 200, 200]]
+    assert curve.tasks == TASKS
+    assert all(value.shape[0] == 3 for params in curve.params for value in params.values())
+
+
+def test_an_environment_that_plays_no_task_yet_is_evaluated():
+    """The tasks to score are given apart, so the environment needs none of its own before."""
+
+    def set_length(env, length):
+        env.unwrapped.length = length
+
+    def make_env():
+        env = gym.make("CartPole-v1")
+        return TaskSamplerWrapper(env, lambda rng: rng.uniform(0.3, 1.0), set_length, test_tasks=[0.4, 0.8])
+
+    env, test_env = make_vec_env(make_env, 2), make_vec_env(make_env, 2)
+    model = BOMRL("MlpPolicy", env, n_steps=10, meta_batch_size=2, n_inner_steps=2, seed=0)
+    assert test_env.env_method("get_task") == [None, None]
+    curve = evaluate_adaptation(model, test_env, n_adaptation_steps=1, n_episodes=1, n_eval_episodes=1)
+    assert curve.tasks == [0.4, 0.8]
+    assert test_env.env_method("get_task") == curve.tasks
+    with pytest.raises(ValueError, match=r"env must be an environment or VecEnv, got 0\.4"):
+        evaluate_adaptation(model, 0.4)
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "record"
+    path.write_bytes(b"old")
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_bytes() == b"old"
