@@ -71,6 +71,23 @@ class Rollout(NamedTuple):
         """Length of the task axis."""
         return self.rewards.shape[0]
 
+    def of_tasks(self, tasks: slice) -> "Rollout":
+        """
+        Return the rollout of some tasks, as views.
+
+        :param tasks: slice of the task axis, of step 1
+        :return: rollout of those tasks
+        """
+        start, stop, _ = tasks.indices(self.n_tasks)
+        n_final = [0, *self.bootstraps.sum((1, 2)).cumsum(0).tolist()]
+        final = map_observations(lambda x: x[n_final[start] : n_final[stop]], self.final_observations)
+        taken = {
+            name: map_observations(lambda x: x[tasks], getattr(self, name))
+            for name in self._fields
+            if name != "final_observations"
+        }
+        return Rollout(final_observations=final, **taken)
+
 
 class Batch(NamedTuple):
     """
@@ -92,13 +109,15 @@ class Batch(NamedTuple):
 
 class Experience(NamedTuple):
     """
-    One phase's data in both forms.
+    One phase's data in three forms.
 
     :param rollout: with its time axis
-    :param batch: as the learning phase reads it
+    :param steps: every step as one sample, n_samples = n_steps · n_envs_per_task
+    :param batch: as the objectives read it: the steps, or fewer weighted samples with the same objectives
     """
 
     rollout: Rollout
+    steps: Batch
     batch: Batch
 
 
@@ -122,3 +141,29 @@ class Adaptation(NamedTuple):
     kl: th.Tensor
     gradient_norm: th.Tensor
     status: th.Tensor
+
+
+class MetaBatch(NamedTuple):
+    """
+    What one meta-iteration has collected, and the adaptations to it.
+
+    :param meta_params: φ, each of shape (n_tasks, \\*shape)
+    :param supports: pre-adaptation data of every support phase: of φ, then of each adaptation but the last
+    :param adapted: the adaptation to each of them, the last one being θ'
+    :param query: post-adaptation data, of θ'
+    """
+
+    meta_params: Params
+    supports: tuple[Experience, ...]
+    adapted: tuple[Adaptation, ...]
+    query: Experience
+
+    @property
+    def adapted_params(self) -> Params:
+        """θ', stacked."""
+        return self.adapted[-1].params
+
+    @property
+    def n_tasks(self) -> int:
+        """Length of the task axis."""
+        return self.query.rollout.n_tasks

@@ -31,8 +31,6 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_bomrl import BOMRL, AdaptationCallback, MetaAlgorithm
 from sb3_bomrl.algorithms import evaluation
-from sb3_bomrl.algorithms.adaptive import AdaptiveAlgorithm
-from sb3_bomrl.algorithms.sb3_shell import MetaAlgorithmShell
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -102,10 +100,10 @@ def small_budgets(monkeypatch):
 
     bound(MetaAlgorithm, "learn", total_timesteps=1)
     bound(OnPolicyAlgorithm, "learn", total_timesteps=1)
-    bound(MetaAlgorithmShell, "__init__", n_steps=20, n_envs_per_task=2)
+    bound(MetaAlgorithm, "__init__", n_steps=20, n_envs_per_task=2)
     bound(BOMRL, "__init__", n_inner_steps=3)
     bound(AdaptationCallback, "__init__", eval_freq=30)
-    bound(AdaptiveAlgorithm, "adapt", n_episodes=2)
+    bound(MetaAlgorithm, "adapt", n_episodes=2)
     bound(evaluation, "adaptation_curve", n_episodes=1, n_eval_episodes=1)
 
 

@@ -69,7 +69,7 @@ def of_every_meta_algorithm(logged):
     names |= logged(BOMRL("MlpPolicy", batch_env(), n_inner_steps=2, **ADAM_WITH_CRITIC, **TINY))
     for algorithm in (MAML, FOMAML, EMAML, ProMP):
         names |= logged(algorithm("MlpPolicy", batch_env(), **TINY))
-    names |= logged(Reptile("MlpPolicy", batch_env(), n_inner_steps=2, **TINY))
+    names |= logged(Reptile("MlpPolicy", batch_env(), n_adaptation_steps=2, **TINY))
     with_success = DummyVecEnv([lambda: Monitor(SuccessEnv())] * 2)
     return names | logged(BOMRL("MlpPolicy", with_success, n_inner_steps=2, **TINY | {"n_steps": 10}))
 

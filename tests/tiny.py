@@ -80,11 +80,11 @@ OWN_SETTINGS = {
         "hypergradient_cg_max_steps": 3,
         "reg_coef": 5.0,  # so that the few samples leave the lower level convex
     },
-    MAML: {"cg_max_steps": 3, "n_inner_steps": 2},
-    FOMAML: {"cg_max_steps": 3, "n_inner_steps": 2},
-    EMAML: {"cg_max_steps": 3, "n_inner_steps": 2},
-    ProMP: {"n_inner_steps": 2, "n_epochs": 2},
-    Reptile: {"n_inner_steps": 3},
+    MAML: {"cg_max_steps": 3, "n_adaptation_steps": 2},
+    FOMAML: {"cg_max_steps": 3, "n_adaptation_steps": 2},
+    EMAML: {"cg_max_steps": 3, "n_adaptation_steps": 2},
+    ProMP: {"n_adaptation_steps": 2, "n_epochs": 2},
+    Reptile: {"n_adaptation_steps": 3},
 }
 
 

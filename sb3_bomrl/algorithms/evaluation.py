@@ -9,8 +9,8 @@ import torch as th
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_bomrl.algorithms.adaptation import as_vec_env
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.algorithms.task_env import as_vec_env
 from sb3_bomrl.checks import check_positive
 from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.threads import torch_threads

@@ -35,3 +35,5 @@ class Stopwatch:
         """
         for phase, seconds in self._seconds.items():
             logger.record(f"time/{phase}", seconds)
+            if phase == "meta_gradient":
+                logger.record("time/hypergradient", seconds)  # its name in 0.1, for one more version

@@ -15,8 +15,6 @@ from sb3_bomrl.core.scan import forward_scan, reverse_scan
 from sb3_bomrl.core.surrogates import Surrogate, likelihood_ratio, slopes
 from sb3_bomrl.types import Params
 
-HYPERGRADIENTS: tuple[str, ...] = ("implicit", "implicit_sampling", "unrolled", "first_order")
-
 InnerLoss = Callable[[Params, Params], th.Tensor]
 """(θ, φ) -> F(θ, φ), (n_tasks,), twice differentiable in both."""
 

@@ -50,7 +50,6 @@ def policy_gradient_step(
     inner_lr: float,
     surrogate: str | Surrogate = "linear",
     differentiable: bool = False,
-    tasks_per_chunk: int | None = None,
 ) -> Adaptation:
     r"""
     θ + α ∇_θ Σ_t w_t h(π_θ/π_old) A_t (Finn et al., 2017, Section 2.2), as one gradient step on Eq. (A2) of Alg(3) with
@@ -62,10 +61,9 @@ def policy_gradient_step(
     :param inner_lr: α > 0
     :param surrogate: h, or its name, ``"linear"`` (likelihood ratio) or ``"log"`` (log-likelihood)
     :param differentiable: keep the graph; ``params`` must then require a gradient
-    :param tasks_per_chunk: see :func:`~sb3_bomrl.meta.chunks.task_chunks`
     :return: the new parameters and the solver's report
     """
-    lower = LowerLevel(actor, support, "parameter", surrogate, 1.0, tasks_per_chunk=tasks_per_chunk)
+    lower = LowerLevel(actor, support, "parameter", surrogate, reg_coef=1.0)
     return adapt(lower, params, InnerSolver("sgd", inner_lr, 1, float("inf")), differentiable)
 
 

@@ -20,9 +20,9 @@ def sampling_term(
     baseline_is_fitted: bool = False,
 ) -> Params:
     r"""
-    Part (b) of the mixed derivative on support data, Eq. (A6), with the visitation of the distance.
+    Compute part (b) of the mixed derivative on support data, Eq. (A6), with the visitation of the distance.
 
-    :param lower: the lower level on the support data
+    :param lower: the lower level on every step of the support data
     :param support: the same data with their time axis
     :param meta_params: φ, each of shape (n_tasks, \*shape)
     :param adapted_params: θ', same shapes

@@ -5,14 +5,14 @@ import warnings
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_bomrl.saving.model_file import DamagedFileError
-from sb3_bomrl.saving.persistence import PersistentAlgorithm
 
 _NAME = re.compile(r"checkpoint_(\d+)\.zip")
 
-SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound=PersistentAlgorithm)
+SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound=OnPolicyAlgorithm)
 
 
 def checkpoints(folder: str | Path) -> list[Path]:

@@ -79,7 +79,7 @@ def _extend(exp_manager: Any) -> None:
     def _preprocess_schedules(self: Any, hyperparams: dict[str, Any]) -> dict[str, Any]:
         if self.algo not in REGISTRY:
             return preprocess(hyperparams)
-        return with_schedules(hyperparams, ("learning_rate", *REGISTRY[self.algo].step_sizes))
+        return with_schedules(hyperparams, ("learning_rate", *REGISTRY[self.algo].scheduled))
 
     def _with(name: str, replacement: Any, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: Any, *args: Any) -> Any:

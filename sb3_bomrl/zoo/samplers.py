@@ -14,7 +14,7 @@ SearchSpace = Mapping[str, Range | list[Any]]
 
 _SHARED: SearchSpace = {"one_minus_gae_lambda": (0.005, 0.2)}
 _TRUST_REGION: SearchSpace = {"max_kl": (3e-3, 5e-2)}
-_GRADIENT_STEPS: SearchSpace = {"inner_lr": (1e-2, 1.0), "n_inner_steps": [1, 2, 3]}
+_GRADIENT_STEPS: SearchSpace = {"inner_lr": (1e-2, 1.0), "n_adaptation_steps": [1, 2, 3]}
 
 SEARCH_SPACES: dict[str, SearchSpace] = {
     "bomrl": {
@@ -37,7 +37,7 @@ SEARCH_SPACES: dict[str, SearchSpace] = {
         "target_kl": (3e-3, 3e-2),
         "init_kl_coef": (1e-4, 1e-2),
     },
-    "reptile": {**_SHARED, **_GRADIENT_STEPS, "n_inner_steps": [2, 3, 5], "interpolation": (0.1, 1.0)},
+    "reptile": {**_SHARED, **_GRADIENT_STEPS, "n_adaptation_steps": [2, 3, 5], "interpolation": (0.1, 1.0)},
 }
 """By rl_zoo3's name of the algorithm."""
 
