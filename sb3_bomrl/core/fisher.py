@@ -37,11 +37,11 @@ def fisher_vector_product(network: Network, divergence: Divergence, params: Para
     inner = th.stack([(out * dummy).sum() for out, dummy in zip(outputs, dummies, strict=True)]).sum()
     pulled_back = flatten(grad(inner, theta, create_graph=True))
     leaves = [out.detach().requires_grad_() for out in outputs]
-    slopes = th.autograd.grad(divergence(*leaves), leaves, create_graph=True, materialize_grads=True)
+    gradients = th.autograd.grad(divergence(*leaves), leaves, create_graph=True, materialize_grads=True)
 
     def product(v: th.Tensor) -> th.Tensor:
         tangents = th.autograd.grad((pulled_back * v).sum(), dummies, retain_graph=True, materialize_grads=True)
-        curved = th.autograd.grad(slopes, leaves, tangents, retain_graph=True, materialize_grads=True)
+        curved = th.autograd.grad(gradients, leaves, tangents, retain_graph=True, materialize_grads=True)
         pulled = th.autograd.grad(outputs, list(theta.values()), curved, retain_graph=True, materialize_grads=True)
         return flatten(dict(zip(theta, pulled, strict=True)))
 

@@ -12,7 +12,7 @@ from sb3_bomrl.core.advantages import ridge_matrix
 from sb3_bomrl.core.linear_solve import Solve, SolveInfo
 from sb3_bomrl.core.params import check_same_structure, flatten, grad, require_grad, unflatten
 from sb3_bomrl.core.scan import forward_scan, reverse_scan
-from sb3_bomrl.core.surrogates import Surrogate, likelihood_ratio, slopes
+from sb3_bomrl.core.surrogates import Surrogate, derivatives, likelihood_ratio
 from sb3_bomrl.types import Params
 
 HYPERGRADIENTS: tuple[str, ...] = ("implicit", "implicit_sampling", "unrolled", "first_order")
@@ -125,9 +125,9 @@ def score_function_sampling_term(
     log_prob_phi = log_prob(phi)
     log_prob_theta, psi = _directional_derivative(log_prob, adapted_params, direction)
     ratio = likelihood_ratio(log_prob_theta, log_prob_phi.detach())
-    slope, bend = slopes(surrogate, ratio, advantages)
+    first, second = derivatives(surrogate, ratio, advantages)
 
-    gain = -weights * slope * ratio * psi / reg_coef
+    gain = -weights * first * ratio * psi / reg_coef
     moved = gain * advantages
     if state_distance is not None:
         moved = moved + weights * _directional_derivative(state_distance, adapted_params, direction)[1]
@@ -135,7 +135,7 @@ def score_function_sampling_term(
     later = reverse_scan(moved, (~episode_ends).to(moved.dtype)) - moved
     through_advantage = gain if baseline_features is None else gain - _project(gain, baseline_features)
     earlier = forward_scan(through_advantage, gamma * (~episode_starts).to(gain.dtype)) - gain
-    own = weights * bend * ratio.square() * psi * advantages / reg_coef
+    own = weights * second * ratio.square() * psi * advantages / reg_coef
     coefficient = later + advantages * earlier + own
     return grad((coefficient * log_prob_phi).sum(), phi)
 
