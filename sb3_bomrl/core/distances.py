@@ -26,13 +26,13 @@ def policy_kl(p: Distribution, q: Distribution, weights: th.Tensor) -> th.Tensor
     :param p: batch shape (n_tasks, n_samples)
     :param q: batch shape (n_tasks, n_samples)
     :param weights: (n_tasks, n_samples), the visitation ν
-    :return: (n_tasks,) in nats
+    :return: (n_tasks,) in nats; a sample of weight 0 adds 0, even where its divergence is infinite
     """
     return _mean_over_states(kl_divergence(p, q), weights)
 
 
 def _mean_over_states(values: th.Tensor, weights: th.Tensor) -> th.Tensor:
-    """Σ_s ν(s) values(s); a state of weight 0 adds 0, even where its value is infinite."""
+    """Σ_s ν(s) values(s), with 0 · ∞ = 0."""
     return th.where(weights > 0, weights * values, 0.0).sum(-1)
 
 
