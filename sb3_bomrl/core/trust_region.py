@@ -1,4 +1,4 @@
-"""The outer step: a natural-gradient step inside a KL trust region. (Adam is torch.optim's.)"""
+"""The outer step: a natural-gradient step inside a KL trust region."""
 
 from collections.abc import Callable
 from typing import NamedTuple

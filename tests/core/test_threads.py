@@ -22,7 +22,7 @@ def test_results_come_in_order_from_threads_with_single_threaded_operations(thre
         meet.wait()
         return item, th.get_num_threads(), threading.get_ident()
 
-    results = map_in_threads(work, range(6))
+    results = map_in_threads(work, range(6), True)
     assert [item for item, _, _ in results] == list(range(6))
     assert {n for _, n, _ in results} == {1}
     assert len({ident for _, _, ident in results}) == 3
@@ -30,7 +30,7 @@ def test_results_come_in_order_from_threads_with_single_threaded_operations(thre
 
 
 def test_a_thread_that_starts_later_has_torchs_own_number(three_threads):
-    map_in_threads(lambda item: item, range(3))
+    map_in_threads(lambda item: item, range(3), True)
     seen = []
     thread = threading.Thread(target=lambda: seen.append(th.get_num_threads()))
     thread.start()
@@ -39,7 +39,8 @@ def test_a_thread_that_starts_later_has_torchs_own_number(three_threads):
 
 
 def test_inside_of_a_thread_calls_run_in_turn(three_threads):
-    nested = map_in_threads(lambda _: map_in_threads(lambda _: threading.get_ident(), range(4)), range(2))
+    inner = lambda _: map_in_threads(lambda _: threading.get_ident(), range(4), True)  # noqa: E731
+    nested = map_in_threads(inner, range(2), True)
     assert [len(set(idents)) for idents in nested] == [1, 1]
 
 
