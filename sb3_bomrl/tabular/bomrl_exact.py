@@ -5,7 +5,7 @@ BO-MRL in finite MDPs, exactly: Algorithm 1 with expectations in place of sample
 
     initialise the meta-logits phi
     repeat:
-        for every task: theta' = argmin F(theta, phi)      lower level, Eq. (A2), closed form or Newton
+        for each task: theta' = argmin F(theta, phi)       lower level, Eq. (A2), closed form or Newton
         objective = mean over tasks of J(pi_theta')        upper level, Eq. (A1), by linear solves
         phi = phi + step along d objective / d phi         hypergradient, Eq. (A3), by implicit differentiation
 """
@@ -25,7 +25,7 @@ OPTIMIZERS = ("adam", "gradient_ascent")
 
 class ExactMetaLearner(ABC):
     """
-    Meta-training on exact values; a method is a way to adapt, given by ``adaptation_path``.
+    Meta-training on exact values; a subclass defines the adaptation by ``adaptation_path``.
 
     :param mdps: training tasks, a batch of shape (n_tasks,)
     :param learning_rate: step size of the outer level
@@ -70,7 +70,7 @@ class ExactMetaLearner(ABC):
     @abstractmethod
     def adaptation_path(self, mdps: FiniteMDP, n_adaptation_steps: int) -> list[th.Tensor]:
         """
-        Logits before the first and after every adaptation of the meta-policy.
+        Return the logits before the first and after each adaptation of the meta-policy.
 
         :param mdps: tasks to adapt to
         :param n_adaptation_steps: K
@@ -78,13 +78,13 @@ class ExactMetaLearner(ABC):
         """
 
     def meta_objective(self) -> th.Tensor:
-        """Eq. (A1): mean return over the training tasks after adaptation, differentiable in ``self.meta_logits``."""
+        """Compute Eq. (A1), the mean return of the training tasks after adaptation, with its graph."""
         logits = self.adaptation_path(self.mdps, self.n_adaptation_steps)[-1]
         return expected_return(self.mdps, th.softmax(logits, dim=-1)).mean()
 
     def learn(self, n_iterations: int) -> "ExactMetaLearner":
         """
-        Take outer steps; ``history`` gets the objective and the norm of its gradient before each.
+        Take outer steps, and append the objective and its gradient's norm before each step to ``history``.
 
         :param n_iterations: number of outer steps
         :return: self
@@ -101,7 +101,7 @@ class ExactMetaLearner(ABC):
 
     def evaluate(self, mdps: FiniteMDP, n_adaptation_steps: int = 1) -> th.Tensor:
         """
-        Returns before the first and after every adaptation.
+        Compute the returns before the first and after each adaptation.
 
         :param mdps: tasks, e.g. held-out ones
         :param n_adaptation_steps: K
