@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch as th
 from torch.distributions import Distribution, kl_divergence
 
+from sb3_bomrl.checks import check_choice
 from sb3_bomrl.types import Params
 
 StateDistance = Callable[[Distribution, Distribution], th.Tensor]
@@ -72,8 +73,7 @@ def policy_distance(
     :return: (n_tasks,)
     :raises ValueError: for an unknown name
     """
-    if name in STATE_DISTANCES:
-        return _mean_over_states(STATE_DISTANCES[name](meta_policy, task_policy), weights)
+    check_choice("distance", name, DISTANCES)
     if name == "parameter":
         return parameter_distance(meta_params, task_params)
-    raise ValueError(f"distance must be one of {DISTANCES}, got {name!r}")
+    return _mean_over_states(STATE_DISTANCES[name](meta_policy, task_policy), weights)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch as th
 
+from sb3_bomrl.checks import check_choice
 from sb3_bomrl.core.linear_solve import conjugate_gradient
 from sb3_bomrl.core.params import flatten, grad, require_grad, unflatten
 from sb3_bomrl.types import Adaptation, Params
@@ -142,8 +143,7 @@ def solve_inner(
     :raises ValueError: for an unknown method, and for ``"natural_gradient"`` without a metric or with
         ``differentiable``
     """
-    if solver.method not in INNER_METHODS:
-        raise ValueError(f"method must be one of {INNER_METHODS}, got {solver.method!r}")
+    check_choice("method", solver.method, INNER_METHODS)
     if solver.method == "natural_gradient" and (metric is None or differentiable):
         raise ValueError("method 'natural_gradient' needs a metric, and is not differentiable: use an implicit mode")
 

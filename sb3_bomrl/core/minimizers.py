@@ -8,9 +8,9 @@ With the linear surrogate, the lower level of Alg(1) and Alg(2) in each state is
 for any positive weight of the state. All leading axes are batch axes.
 """
 
-import math
-
 import torch as th
+
+from sb3_bomrl.checks import check_positive
 
 _MAX_ROOT_ITERATIONS = 100
 _DIFFERENTIABLE_STEPS = 2
@@ -93,8 +93,7 @@ def _normalizing_shift(probs: th.Tensor, gaps: th.Tensor) -> th.Tensor:
 
 
 def _check_inputs(name: str, policy: th.Tensor, q_values: th.Tensor, reg_coef: float) -> None:
-    if not (math.isfinite(reg_coef) and reg_coef > 0):
-        raise ValueError(f"reg_coef must be positive and finite, got {reg_coef}")
+    check_positive("reg_coef", reg_coef)
     if policy.dim() == 0 or q_values.dim() == 0 or policy.shape[-1] != q_values.shape[-1]:
         raise ValueError(
             f"{name} and q_values must agree in their last axis, the actions, "

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import torch as th
 
+from sb3_bomrl.checks import check_choice
+
 SURROGATES: tuple[str, ...] = ("linear", "sigmoid", "clip")
 
 POLICY_GRADIENT_SURROGATES: tuple[str, ...] = ("linear", "log")
@@ -99,12 +101,10 @@ def get_surrogate(name: str, clip_range: float = 0.2) -> Surrogate:
     :return: the function (ratio, advantages) -> h
     :raises ValueError: for an unknown name
     """
+    check_choice("surrogate", name, (*SURROGATES, "log"))
     if name == "clip":
         return lambda ratio, advantages: clip(ratio, advantages, clip_range)
-    try:
-        return {"linear": linear, "sigmoid": sigmoid, "log": log}[name]
-    except KeyError:
-        raise ValueError(f"surrogate must be one of {(*SURROGATES, 'log')}, got {name!r}") from None
+    return {"linear": linear, "sigmoid": sigmoid, "log": log}[name]
 
 
 def derivatives(surrogate: Surrogate, ratio: th.Tensor, advantages: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

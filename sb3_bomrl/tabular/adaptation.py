@@ -11,8 +11,10 @@ Gradients with respect to the meta-logits come from implicit differentiation of 
 
 import torch as th
 
+from sb3_bomrl.checks import check_choice, check_positive
+from sb3_bomrl.core.distances import DISTANCES
 from sb3_bomrl.core.minimizers import kl_meta_task_minimizer, kl_task_meta_minimizer
-from sb3_bomrl.tabular.distances import check_distance, check_reg_coef, expected_distance
+from sb3_bomrl.tabular.distances import expected_distance
 from sb3_bomrl.tabular.mdp import FiniteMDP
 from sb3_bomrl.tabular.proximal import parameter_minimizer
 from sb3_bomrl.tabular.solvers import policy_value, state_visitation
@@ -63,8 +65,8 @@ def adaptation_path(
     :return: K + 1 tables of shape (..., S, A); log-probabilities for the KL distances
     :raises ValueError: if an argument is out of range
     """
-    check_distance(distance)
-    check_reg_coef(reg_coef)
+    check_choice("distance", distance, DISTANCES)
+    check_positive("reg_coef", reg_coef)
     if n_adaptation_steps < 0:
         raise ValueError(f"n_adaptation_steps must be at least 0, got {n_adaptation_steps}")
     meta_logits = meta_logits.to(th.float64)

@@ -1,10 +1,9 @@
 r"""Exact baselines of BO-MRL in finite MDPs: MAML, and one shared policy."""
 
-import math
-
 import numpy as np
 import torch as th
 
+from sb3_bomrl.checks import check_positive
 from sb3_bomrl.tabular.bomrl_exact import ExactMetaLearner
 from sb3_bomrl.tabular.mdp import FiniteMDP
 from sb3_bomrl.tabular.solvers import policy_value, state_visitation
@@ -51,8 +50,7 @@ class MAMLExact(ExactMetaLearner):
         meta_logits: th.Tensor | None = None,
     ) -> None:
         super().__init__(mdps, learning_rate, optimizer, n_adaptation_steps, meta_logits)
-        if not (math.isfinite(inner_lr) and inner_lr > 0):
-            raise ValueError(f"inner_lr must be positive and finite, got {inner_lr}")
+        check_positive("inner_lr", inner_lr)
         self.inner_lr = inner_lr
 
     def adaptation_path(self, mdps: FiniteMDP, n_adaptation_steps: int) -> list[th.Tensor]:

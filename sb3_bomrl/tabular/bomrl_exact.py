@@ -10,13 +10,13 @@ BO-MRL in finite MDPs, exactly: Algorithm 1 with expectations in place of sample
         phi = phi + step along d objective / d phi         hypergradient, Eq. (A3), by implicit differentiation
 """
 
-import math
 from abc import ABC, abstractmethod
 
 import torch as th
 
+from sb3_bomrl.checks import check_choice, check_positive
+from sb3_bomrl.core.distances import DISTANCES
 from sb3_bomrl.tabular.adaptation import adaptation_path
-from sb3_bomrl.tabular.distances import check_distance, check_reg_coef
 from sb3_bomrl.tabular.mdp import FiniteMDP
 from sb3_bomrl.tabular.solvers import expected_return
 
@@ -45,12 +45,9 @@ class ExactMetaLearner(ABC):
     ) -> None:
         if len(mdps.batch_shape) != 1:
             raise ValueError(f"mdps must be a batch of tasks, shape (n_tasks,), got batch shape {mdps.batch_shape}")
-        if not (math.isfinite(learning_rate) and learning_rate > 0):
-            raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {optimizer!r}")
-        if n_adaptation_steps < 1:
-            raise ValueError(f"n_adaptation_steps must be at least 1, got {n_adaptation_steps}")
+        check_positive("learning_rate", learning_rate)
+        check_choice("optimizer", optimizer, OPTIMIZERS)
+        check_positive("n_adaptation_steps", n_adaptation_steps, integer=True)
         shape = (mdps.n_states, mdps.n_actions)
         start = th.zeros(shape, dtype=th.float64) if meta_logits is None else meta_logits.detach().to(th.float64)
         if start.shape != shape:
@@ -139,8 +136,8 @@ class BOMRLExact(ExactMetaLearner):
         meta_logits: th.Tensor | None = None,
     ) -> None:
         super().__init__(mdps, learning_rate, optimizer, n_adaptation_steps, meta_logits)
-        check_distance(distance)
-        check_reg_coef(reg_coef)
+        check_choice("distance", distance, DISTANCES)
+        check_positive("reg_coef", reg_coef)
         self.distance, self.reg_coef, self.sampling_term = distance, reg_coef, sampling_term
 
     def adaptation_path(self, mdps: FiniteMDP, n_adaptation_steps: int) -> list[th.Tensor]:

@@ -1,32 +1,9 @@
 """The distances of Alg(1), Alg(2) and Alg(3) between softmax tables."""
 
-import math
-
 import torch as th
 
+from sb3_bomrl.checks import check_choice
 from sb3_bomrl.core.distances import DISTANCES
-
-
-def check_distance(distance: str) -> None:
-    """
-    Require the name of a distance.
-
-    :param distance: name
-    :raises ValueError: if it is not one of ``DISTANCES``
-    """
-    if distance not in DISTANCES:
-        raise ValueError(f"distance must be one of {DISTANCES}, got {distance!r}")
-
-
-def check_reg_coef(reg_coef: float) -> None:
-    """
-    Require a positive, finite weight of the distance.
-
-    :param reg_coef: lambda
-    :raises ValueError: if it is not positive and finite
-    """
-    if not (math.isfinite(reg_coef) and reg_coef > 0):
-        raise ValueError(f"reg_coef must be positive and finite, got {reg_coef}")
 
 
 def kl_divergence(log_p: th.Tensor, log_q: th.Tensor) -> th.Tensor:
@@ -54,8 +31,9 @@ def state_distances(distance: str, base_logits: th.Tensor, logits: th.Tensor) ->
     :param base_logits: phi, shape (..., S, A)
     :param logits: theta, shape (..., S, A)
     :return: shape (..., S)
+    :raises ValueError: for an unknown name
     """
-    check_distance(distance)
+    check_choice("distance", distance, DISTANCES)
     if distance == "parameter":
         return (logits - base_logits).square().sum(dim=-1)
     log_base, log_task = th.log_softmax(base_logits, dim=-1), th.log_softmax(logits, dim=-1)

@@ -10,6 +10,7 @@ gamma 0.8 the optimum is :math:`\gamma^5 / (1 - \gamma) = 1.6384`.
 import numpy as np
 import torch as th
 
+from sb3_bomrl.checks import check_choice
 from sb3_bomrl.tabular.mdp import FiniteMDP
 
 Layout = tuple[str, ...]
@@ -44,8 +45,7 @@ def sample_layouts(
     :return: ``n_layouts`` layouts, all different
     :raises ValueError: if an argument is out of range, or too few different layouts are found
     """
-    if family not in FAMILIES:
-        raise ValueError(f"family must be one of {sorted(FAMILIES)}, got {family!r}")
+    check_choice("family", family, tuple(FAMILIES))
     if size < 2 or n_layouts < 1:
         raise ValueError(f"size must be at least 2 and n_layouts at least 1, got {size} and {n_layouts}")
     rng = np.random.default_rng(seed)

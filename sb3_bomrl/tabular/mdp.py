@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch as th
 
+from sb3_bomrl.checks import check_positive
+
 DEFAULT_GAMMA = 0.99
 _SUM_TOLERANCE = 1e-6
 
@@ -118,8 +120,7 @@ class FiniteMDP:
         sizes = {"n_states": n_states, "n_actions": n_actions, "branching": branching}
         sizes["n_tasks"] = 1 if n_tasks is None else n_tasks
         for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+            check_positive(name, size, integer=True)
         rng = np.random.default_rng(seed)
         shape = () if n_tasks is None else (n_tasks,)
         rows = (*shape, n_states, n_actions)

@@ -288,7 +288,7 @@ def test_kl_divergence_with_absent_actions():
     ("kwargs", "message"),
     [
         ({"distance": "euclid"}, "distance must be one of"),
-        ({"reg_coef": 0.0}, "reg_coef must be positive"),
+        ({"reg_coef": 0.0}, "reg_coef must be a finite number above 0, got 0.0"),
         ({"n_adaptation_steps": -1}, "n_adaptation_steps must be at least 0"),
     ],
 )

