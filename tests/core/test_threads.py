@@ -5,6 +5,7 @@ import threading
 import pytest
 import torch as th
 
+import sb3_bomrl
 from sb3_bomrl.core.threads import map_in_threads, torch_threads
 from sb3_bomrl.meta import chunks
 
@@ -58,19 +59,27 @@ def test_in_turn_on_request(three_threads):
     assert set(map_in_threads(lambda _: threading.get_ident(), range(3), False)) == {threading.get_ident()}
 
 
-@pytest.mark.parametrize("algorithm", ["BOMRL", "MAML", "EMAML", "ProMP"])
-def test_the_number_of_threads_changes_no_bit(algorithm, monkeypatch):
-    import sb3_bomrl
-
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [("BOMRL", {"n_inner_steps": 5}), ("MAML", {}), ("EMAML", {}), ("ProMP", {"n_epochs": 2})],
+)
+def test_the_number_of_threads_changes_no_bit(algorithm, settings, monkeypatch):
     monkeypatch.setattr(chunks, "ACTIVATIONS_AT_ONCE", 2_000)  # a task per chunk
     results = []
     for n_threads in (1, 2, 3):
         with torch_threads(n_threads):
             env = sb3_bomrl.make_meta_vec_env("bomrl/Navigation2D-v0", 6, env_kwargs={"horizon": 10})
-            model = getattr(sb3_bomrl, algorithm)(
-                "MlpPolicy", env, n_steps=20, meta_batch_size=3, seed=0, device="cpu", policy_kwargs={"net_arch": [16]}
-            )
-            model.learn(2 * 2 * 20 * 6)
+            common = {
+                "n_steps": 20,
+                "meta_batch_size": 3,
+                "policy_kwargs": {"net_arch": [16]},
+                "seed": 0,
+                "device": "cpu",
+            }
+            model = getattr(sb3_bomrl, algorithm)("MlpPolicy", env, **common, **settings)
+            before = model.actor.params()
+            model.learn(2 * 20 * 6)
+            assert not any(th.equal(before[name], value) for name, value in model.actor.params().items())
             results.append(model.actor.params())
     for other in results[1:]:
         assert all(th.equal(other[name], value) for name, value in results[0].items())

@@ -41,14 +41,14 @@ def test_adapted_returns_from_the_uniform_policy(lakes):
 def test_meta_training_reaches_the_specified_return(lakes):
     """At least 1.4 of 1.6384 after one Alg(1) adaptation, in less than the 10 seconds that are allowed."""
     start = time.process_time()
-    learner = BOMRLExact(lakes, "kl_meta_task", 0.1, learning_rate=0.1).learn(200)
+    learner = BOMRLExact(lakes, "kl_meta_task", 0.1, learning_rate=0.1).learn(100)
     assert time.process_time() - start < 10
     returns = learner.evaluate(lakes, n_adaptation_steps=4).mean(-1)
     assert returns[1] >= 1.4
     assert returns.shape == (5,)
     assert (returns.diff() >= -1e-12).all()  # B1(i): adapting never makes a policy worse
     assert returns[-1] <= 0.8**5 / 0.2
-    assert len(learner.history["post_adapt_return"]) == len(learner.history["meta_gradient_norm"]) == 200
+    assert len(learner.history["post_adapt_return"]) == len(learner.history["meta_gradient_norm"]) == 100
 
 
 @pytest.mark.parametrize("distance", ["kl_meta_task", "kl_task_meta", "parameter"])
@@ -107,9 +107,8 @@ def test_maml_meta_training_helps(lakes):
 def test_mean_optimal_policy_beats_random_ones():
     mdps = FiniteMDP.random(3, 2, 0.8, seed=8, n_tasks=4)
     best = expected_return(mdps, mean_optimal_policy(mdps, n_iterations=300, n_starts=2)).mean()
-    for seed in range(200):
-        other = random_logits(3, 2, seed, scale=5.0).softmax(-1)
-        assert expected_return(mdps, other).mean() <= best + 2e-3
+    others = th.stack([random_logits(3, 2, seed, scale=5.0) for seed in range(200)]).softmax(-1)
+    assert (expected_return(mdps, others[:, None]).mean(-1) <= best + 2e-3).all()
     shared = SharedPolicyExact(mdps).evaluate(mdps, 3)
     assert th.equal(shared[0], shared[3])
 

@@ -1,7 +1,6 @@
 """Layouts and tables of the Frozen Lakes."""
 
 import gymnasium as gym
-import numpy as np
 import pytest
 import torch as th
 
@@ -67,8 +66,3 @@ def test_bad_arguments_are_named():
         sample_layouts("high_variance", 4, 0, size=2)  # there are three: one of two cells may be a hole, or none
     with pytest.raises(ValueError, match="rows of one length"):
         check_layout(("SF", "FFG"))
-
-
-def test_slippery_rows_are_distributions():
-    mdp = lake_mdp(sample_layouts("high_variance", 5, 0), is_slippery=True)
-    assert np.isclose(mdp.transition.sum(-1).numpy(), 1).all()
