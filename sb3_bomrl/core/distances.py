@@ -60,9 +60,9 @@ def policy_distance(
     r"""
     Compute the distance D_τ(φ, θ) of Eq. (A2):
 
-        Σ_s ν(s) KL(π_φ ‖ π_θ)    Alg(1), ``"kl_meta_task"``
-        Σ_s ν(s) KL(π_θ ‖ π_φ)    Alg(2), ``"kl_task_meta"``
-        ‖θ − φ‖²                  Alg(3), ``"parameter"``
+    - ``"kl_meta_task"``, Alg(1): Σ_s ν(s) KL(π_φ(·∣s) ‖ π_θ(·∣s))
+    - ``"kl_task_meta"``, Alg(2): Σ_s ν(s) KL(π_θ(·∣s) ‖ π_φ(·∣s))
+    - ``"parameter"``, Alg(3): ‖θ − φ‖²
 
     :param name: one of :data:`DISTANCES`
     :param meta_params: φ, each of shape (n_tasks, \*shape)

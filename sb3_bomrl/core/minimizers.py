@@ -75,7 +75,7 @@ def _newton_step(probs: th.Tensor, gaps: th.Tensor, shift: th.Tensor) -> th.Tens
 
 
 def _normalizing_shift(probs: th.Tensor, gaps: th.Tensor) -> th.Tensor:
-    """The root in mu - max(Q) / lambda of ``sum(probs / (shift + gaps)) = 1``, by Newton steps with bisection."""
+    """Find the root in mu - max(Q) / lambda of ``sum(probs / (shift + gaps)) = 1``, by Newton steps with bisection."""
     lower = (probs - gaps).amax(dim=-1, keepdim=True)
     upper = probs.sum(dim=-1, keepdim=True).maximum(lower)
     shift = lower

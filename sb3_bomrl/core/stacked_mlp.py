@@ -70,7 +70,7 @@ def _product(weight: th.Tensor, bias: th.Tensor | None, x: th.Tensor) -> th.Tens
 
 
 def _activate(z: th.Tensor, activation: str) -> th.Tensor:
-    """The activation, with σ in place of tanh."""
+    """Apply the activation, with σ in place of tanh."""
     if activation == "tanh":
         return th.sigmoid(z)
     return th.relu(z) if activation == "relu" else z

@@ -24,7 +24,7 @@ MAX_LOG_RATIO = 30.0
 
 def likelihood_ratio(log_prob: th.Tensor, old_log_prob: th.Tensor) -> th.Tensor:
     """
-    Compute r = π_θ(a∣s) / π_φ(a∣s), with log r clipped to ±:data:`MAX_LOG_RATIO`.
+    Compute r = π_θ(a∣s) / π_φ(a∣s), with log r clipped to [−30, 30], see :data:`MAX_LOG_RATIO`.
 
     A policy-gradient step may move a sharp policy by a hundred nats in some states. The clip keeps r finite there.
 

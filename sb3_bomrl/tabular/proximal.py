@@ -90,7 +90,7 @@ def _objective(logits: th.Tensor, meta_logits: th.Tensor, gains: th.Tensor) -> t
 
 
 def _centred_gains(logits: th.Tensor, gains: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-    """The policy p and p * (gains - <p, gains>), the gradient of <p, gains>."""
+    """Compute the policy p and p * (gains - <p, gains>), the gradient of <p, gains>."""
     policy = th.softmax(logits, dim=-1)
     return policy, policy * (gains - (policy * gains).sum(dim=-1, keepdim=True))
 

@@ -61,12 +61,32 @@ def bounds(
     r"""
     Compute bounds on :math:`J^* - J(\pi_K)` after K exact adaptations of a meta-policy.
 
-    - ``"B1"``, Alg(1) and Alg(2): from the last adaptation
-    - ``"B2"``, Alg(2): from all K adaptations, and the distance of the comparator from the meta-policy
-    - ``"B3"``, every distance: from the last adaptation, with the exact error of the surrogate
-    - ``"paper"``, every distance: B4, from the last adaptation, and the flag of its condition
+    Each bound is the smallest over the comparators :math:`\bar\pi`. :math:`\pi_0` is the meta-policy, :math:`\pi_k` the
+    policy after k adaptations. For Alg(3) the logits of :math:`\pi_0` are its log-probabilities.
 
-    Each bound is the smallest over the comparators. The logits of the meta-policy in Alg(3) are its log-probabilities.
+    - ``"B1"``, Alg(1) and Alg(2):
+
+      .. math:: J^* - J(\bar\pi) + \gamma E_{\rho P^{\bar\pi}}[V^{\bar\pi} - V^{\pi_{K-1}}]
+          + \lambda E_\rho[d^2(\pi_{K-1}, \bar\pi) - d^2(\pi_{K-1}, \pi_K)]
+
+    - ``"B2"``, Alg(2):
+
+      .. math:: J^* - J(\bar\pi) + \frac{\lambda E_{\bar\nu}[KL(\bar\pi \Vert \pi_0)]
+          + E_{\bar\nu}[V^{\pi_K} - V^{\pi_0}]}{K (1 - \gamma)}
+
+    - ``"B3"``, every distance:
+
+      .. math:: J^* - J(\bar\pi) + \frac{\lambda [D(\pi_{K-1}, \bar\pi) - D(\pi_{K-1}, \pi_K)] + \epsilon}{1 - \gamma}
+          + e(\bar\pi) - e(\pi_K), \quad \epsilon = \max(0, \lambda [F(\pi_K) - F(\bar\pi)])
+
+      with the error e of :func:`surrogate_error`.
+    - ``"paper"``, every distance: B4, over the comparators that are made from optimal policies,
+
+      .. math:: J^* - J(\bar\pi) + \lambda \frac{1 + \gamma}{1 - \gamma} D(\pi_{K-1}, \bar\pi)
+
+      and its flag. It is a bound if :math:`\epsilon = 0` and, for :math:`\pi = \pi_K` and :math:`\pi = \bar\pi`,
+
+      .. math:: |e(\pi)| \le \frac{\gamma \lambda}{1 - \gamma} D(\pi_{K-1}, \pi).
 
     :param mdp: task or batch of tasks
     :param meta_policy: probabilities, shape (S, A) or (..., S, A), all positive
@@ -143,12 +163,7 @@ def adaptation_certificate(
 
 
 def _one_step_bound(mdp: FiniteMDP, last: _Step, distance: str, reg_coef: float) -> th.Tensor:
-    r"""
-    B1 for the best comparator:
-
-    .. math:: J^* - J(\bar\pi) + \gamma E_{\rho P^{\bar\pi}}[V^{\bar\pi} - V^\varphi]
-        + \lambda E_\rho[d^2(\varphi, \bar\pi) - d^2(\varphi, \pi')].
-    """
+    """B1 for the best comparator."""
     base_values, _ = policy_value(mdp, th.softmax(last.base, dim=-1))
     family = last.comparators
     values, _ = policy_value(mdp, family)
@@ -160,12 +175,7 @@ def _one_step_bound(mdp: FiniteMDP, last: _Step, distance: str, reg_coef: float)
 
 
 def _mirror_descent_bound(mdp: FiniteMDP, all_steps: _Step, reg_coef: float, n_steps: int) -> th.Tensor:
-    r"""
-    B2 for the best comparator:
-
-    .. math:: J^* - J(\bar\pi) + \frac{\lambda E_{\bar\nu}[KL(\bar\pi \Vert \pi_\varphi)]
-        + E_{\bar\nu}[V^{\pi_K} - V^\varphi]}{K (1 - \gamma)}.
-    """
+    """B2 for the best comparator."""
     visitation = state_visitation(mdp, all_steps.comparators)
     divergence = expected_distance("kl_task_meta", visitation, all_steps.base, all_steps.log_comparators)
     first, _ = policy_value(mdp, th.softmax(all_steps.base, dim=-1))
@@ -177,13 +187,7 @@ def _mirror_descent_bound(mdp: FiniteMDP, all_steps: _Step, reg_coef: float, n_s
 def _surrogate_bounds(
     mdp: FiniteMDP, last: _Step, distance: str, reg_coef: float
 ) -> tuple[th.Tensor, tuple[th.Tensor, th.Tensor]]:
-    r"""
-    B3 for the best comparator; B4 for the best one made from optimal policies, as in the paper, and its condition:
-
-    .. math:: J^* - J(\bar\pi) + \frac{\lambda [D(\varphi, \bar\pi) - D(\varphi, \pi')] + \epsilon}{1 - \gamma}
-        + e(\bar\pi) - e(\pi'), \qquad
-        J^* - J(\bar\pi) + \lambda \frac{1 + \gamma}{1 - \gamma} D(\varphi, \bar\pi).
-    """
+    """B3 for the best comparator; B4 for the best one that is made from optimal policies, and its flag."""
     visitation = state_visitation(mdp, th.softmax(last.base, dim=-1))
     family = _comparator_logits(last, distance)
     needed = expected_distance(distance, visitation, last.base, family)
@@ -233,7 +237,7 @@ def _at_most(left: th.Tensor, right: th.Tensor | float) -> th.Tensor:
 
 
 def _smallest_that_holds(values: th.Tensor, holds: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-    """The smallest value for which the condition holds, over the first axis; the smallest of all if it never does."""
+    """Find the smallest value (first axis) whose condition holds, or the smallest of all if none does."""
     any_holds = holds.any(dim=0)
     valid = th.where(holds, values, th.inf).amin(dim=0)
     return th.where(any_holds, valid, values.amin(dim=0)), any_holds
