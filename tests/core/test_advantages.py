@@ -1,4 +1,4 @@
-"""Returns, advantages and the linear baseline against SB3's buffer, loops and a process with a known value."""
+"""Advantages and the linear baseline against SB3's buffer, loops and a process with a known value."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,8 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from sb3_bomrl.core.advantages import (
-    baseline_features,
-    discounted_returns,
-    fit_linear_baseline,
-    generalized_advantages,
-    normalize,
-)
+from sb3_bomrl.core import advantages
+from sb3_bomrl.core.advantages import baseline_features, fit_linear_baseline, generalized_advantages, normalize
 
 GAMMA = 0.93
 
@@ -49,6 +44,15 @@ def final_values(data: dict[str, th.Tensor], w: th.Tensor) -> th.Tensor:
     return out
 
 
+def returns_by_loop(data: dict[str, th.Tensor], cut: th.Tensor) -> th.Tensor:
+    """Discounted returns, with the values of the cut-off ends in ``cut``."""
+    returns, future = th.zeros_like(data["rewards"]), th.zeros(3, 2, dtype=th.float64)
+    for t in reversed(range(returns.shape[1])):
+        going = (~data["episode_ends"][:, t]).double()
+        returns[:, t] = future = data["rewards"][:, t] + GAMMA * (cut[:, t] + going * future)
+    return returns
+
+
 def sb3_buffer(data: dict[str, th.Tensor], values: th.Tensor, cut: th.Tensor, gae_lambda: float) -> RolloutBuffer:
     """SB3's own advantages: cut-off episodes as ``collect_rollouts`` treats them, γ V(terminal_obs) in the reward."""
     _, n_steps, n_envs = data["rewards"].shape
@@ -78,36 +82,29 @@ def test_advantages_equal_sb3s_buffer(gae_lambda):
     buffer = sb3_buffer(data, values, cut, gae_lambda)
     got = generalized_advantages(data["rewards"], values, cut, data["episode_ends"], GAMMA, gae_lambda)
     assert np.allclose(got[0].numpy(), buffer.advantages, atol=1e-5)
-    if gae_lambda == 1.0:
-        returns = discounted_returns(data["rewards"], data["episode_ends"], GAMMA, cut)
-        assert np.allclose(returns[0].numpy(), buffer.returns, atol=1e-5)
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 33])
-def test_returns_and_advantages_equal_loops_in_double_precision(n_steps):
+def test_advantages_equal_a_loop_in_double_precision(n_steps):
     data = ragged(1, n_steps=n_steps)
     ends, rewards = data["episode_ends"], data["rewards"]
     values, cut = data["features"][..., 0], final_values(data, th.ones(3, 4, dtype=th.float64))
-    future, advantage = th.zeros(3, 2, dtype=th.float64), th.zeros(3, 2, dtype=th.float64)
-    returns, advantages = th.zeros_like(rewards), th.zeros_like(rewards)
+    advantage, expected = th.zeros(3, 2, dtype=th.float64), th.zeros_like(rewards)
     for t in reversed(range(n_steps)):
         going = (~ends[:, t]).double()
         following = values[:, t + 1] if t + 1 < n_steps else 0.0
         delta = rewards[:, t] + GAMMA * (cut[:, t] + going * following) - values[:, t]
-        advantages[:, t] = advantage = delta + GAMMA * 0.9 * going * advantage
-        returns[:, t] = future = rewards[:, t] + GAMMA * (cut[:, t] + going * future)
-    assert th.allclose(discounted_returns(rewards, ends, GAMMA, cut), returns, rtol=0, atol=1e-13)
+        expected[:, t] = advantage = delta + GAMMA * 0.9 * going * advantage
     got = generalized_advantages(rewards, values, cut, ends, GAMMA, 0.9)
-    assert th.allclose(got, advantages, rtol=0, atol=1e-13)
+    assert th.allclose(got, expected, rtol=0, atol=1e-13)
 
 
-def test_returns_without_cut_off_episodes():
-    rewards = th.tensor([1.0, 2.0, 4.0]).reshape(1, 3, 1)
-    ends = th.tensor([False, True, True]).reshape(1, 3, 1)
-    assert th.equal(discounted_returns(rewards, ends, 0.5).flatten(), th.tensor([2.0, 2.0, 4.0]))
+@pytest.fixture
+def no_ridge(monkeypatch):
+    monkeypatch.setattr(advantages, "RIDGE", 1e-12)
 
 
-def test_baseline_recovers_a_value_function_that_is_linear():
+def test_baseline_recovers_a_value_function_that_is_linear(no_ridge):
     """s' = M s deterministically, V(s) = vᵀs + c, hence r = V(s) − γ V(s'); cut off at arbitrary times."""
     generator = th.Generator().manual_seed(0)
     n_tasks, n_steps, n_envs, dim = 2, 30, 3, 3
@@ -126,21 +123,18 @@ def test_baseline_recovers_a_value_function_that_is_linear():
     value = lambda x: th.einsum("nted,nd->nte", x, truth)  # noqa: E731
     rewards = value(features) - GAMMA * value(after)
     data |= {"features": features, "rewards": rewards, "final_features": after[data["bootstraps"]]}
-    assert th.allclose(fit_linear_baseline(**data, gamma=GAMMA, ridge=1e-12), truth, atol=1e-8)
+    assert th.allclose(fit_linear_baseline(**data, gamma=GAMMA), truth, atol=1e-8)
     data["mask"][0, :10] = False  # fewer steps recover it as well
-    assert th.allclose(fit_linear_baseline(**data, gamma=GAMMA, ridge=1e-12), truth, atol=1e-8)
+    assert th.allclose(fit_linear_baseline(**data, gamma=GAMMA), truth, atol=1e-8)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_baseline_is_the_fit_to_the_returns_that_it_bootstraps_itself(seed):
+def test_baseline_is_the_fit_to_the_returns_that_it_bootstraps_itself(seed, monkeypatch):
     """w = argmin_v Σ (vᵀf − R(w))² + ε‖v‖², with the returns R(w) from a loop and lstsq for the fit."""
     data, ridge = ragged(seed), 1e-3
-    w = fit_linear_baseline(**data, gamma=GAMMA, ridge=ridge)
-    targets, future = th.zeros_like(data["rewards"]), th.zeros(3, 2, dtype=th.float64)
-    cut = final_values(data, w)
-    for t in reversed(range(targets.shape[1])):
-        going = (~data["episode_ends"][:, t]).double()
-        targets[:, t] = future = data["rewards"][:, t] + GAMMA * (cut[:, t] + going * future)
+    monkeypatch.setattr(advantages, "RIDGE", ridge)
+    w = fit_linear_baseline(**data, gamma=GAMMA)
+    targets = returns_by_loop(data, final_values(data, w))
     for task in range(3):
         f, y = data["features"][task][data["mask"][task]], targets[task][data["mask"][task]]
         root = (ridge * f.square().sum(0).mean()).sqrt() * th.eye(4, dtype=th.float64)
@@ -148,13 +142,13 @@ def test_baseline_is_the_fit_to_the_returns_that_it_bootstraps_itself(seed):
         assert th.allclose(fit, w[task], atol=1e-10)
 
 
-def test_baseline_without_cut_off_episodes_is_ridge_regression_on_returns():
+def test_baseline_without_cut_off_episodes_is_regression_on_returns(no_ridge):
     data = ragged(3)
     data["bootstraps"][:] = False
     data["final_features"] = data["final_features"][:0]
     data["mask"][:] = True
-    w = fit_linear_baseline(**data, gamma=GAMMA, ridge=1e-12)
-    returns = discounted_returns(data["rewards"], data["episode_ends"], GAMMA)
+    w = fit_linear_baseline(**data, gamma=GAMMA)
+    returns = returns_by_loop(data, th.zeros_like(data["rewards"]))
     fit = th.linalg.lstsq(data["features"].flatten(1, 2), returns.flatten(1, 2)[..., None]).solution
     assert th.allclose(w, fit.squeeze(-1), atol=1e-8)
 
@@ -202,10 +196,10 @@ def test_normalize_centres_and_scales_what_counts():
 
 def test_a_shared_scale_keeps_the_stakes_of_the_tasks():
     th.manual_seed(0)
-    advantages = th.randn(3, 40, 5, dtype=th.double) * th.tensor([1.0, 3.0, 10.0], dtype=th.double)[:, None, None]
+    values = th.randn(3, 40, 5, dtype=th.double) * th.tensor([1.0, 3.0, 10.0], dtype=th.double)[:, None, None]
     mask = th.rand(3, 40, 5) < 0.8
-    shared = normalize(advantages, mask, shared_scale=True)
-    centred = normalize(advantages, mask, scale=False)
+    shared = normalize(values, mask, shared_scale=True)
+    centred = normalize(values, mask, scale=False)
     ratio = shared[mask] / centred[mask]
     th.testing.assert_close(ratio, ratio[:1].expand_as(ratio))  # one factor for all tasks
     per_task = (shared.square().sum((1, 2)) / mask.sum((1, 2))).mean()
