@@ -19,7 +19,7 @@ from sb3_bomrl.meta.policy_gradient import query_surrogate
 from sb3_bomrl.policies.extractors import update_normalizers
 from sb3_bomrl.rollout.normalization import FrozenNormalizer
 from sb3_bomrl.rollout.steps import Hooks, Step, StopCollection
-from sb3_bomrl.rollout.tasks import TaskDistribution, split_in_waves
+from sb3_bomrl.rollout.tasks import TaskSampler, split_in_waves
 from sb3_bomrl.types import Adaptation, Experience, Params, Rollout, Task
 
 SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound="MetaAlgorithm")
@@ -122,7 +122,7 @@ class MetaAlgorithm(AdaptiveAlgorithm):
         )
         self._normalizer.release()
         self._callback = callback
-        self._task_distribution = TaskDistribution(self.env)
+        self._task_distribution = TaskSampler(self.env)
         self._collector = self.make_collector(self.env, self.task_generator, self._normalizer)
         if self.rollout_buffer.n_envs != self.n_envs:
             self.rollout_buffer = self._make_rollout_buffer()

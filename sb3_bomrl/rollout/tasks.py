@@ -24,11 +24,13 @@ def has_tasks(env: VecEnv) -> bool:
     return settable
 
 
-class TaskDistribution:
+class TaskSampler:
     """
-    P(Γ), the tasks of a VecEnv's environments; an environment without tasks is a distribution with one task, ``None``.
+    Sample tasks from P(Γ), the task distribution of a VecEnv's environments.
 
-    :param env: VecEnv whose environments follow the ``sample_tasks(n)``, ``set_task(task)`` convention, or not
+    An environment without tasks is a distribution with one task, ``None``.
+
+    :param env: any VecEnv; its environments have tasks if they have ``sample_tasks(n)`` and ``set_task(task)``
     """
 
     def __init__(self, env: VecEnv) -> None:
