@@ -9,7 +9,7 @@ def discounted_returns(
     rewards: th.Tensor, episode_ends: th.Tensor, gamma: float, bootstrap_values: th.Tensor | None = None
 ) -> th.Tensor:
     """
-    R_t = Σ_{u≥t} γ^{u−t} r_u to the end of the episode, plus the discounted value of what was cut off.
+    Return R_t = Σ_{u≥t} γ^{u−t} r_u to the end of the episode, plus the discounted value of what was cut off.
 
     :param rewards: (n_tasks, n_steps, n_envs)
     :param episode_ends: (n_tasks, n_steps, n_envs) bool, last steps of episodes
@@ -63,7 +63,7 @@ def baseline_features(observations: th.Tensor) -> th.Tensor:
 
 def ridge_matrix(features: th.Tensor, ridge: float = 1e-5) -> th.Tensor:
     """
-    Σ_t f_t f_tᵀ + ε I, what a least-squares fit to the features inverts.
+    Return Σ_t f_t f_tᵀ + ε I, the matrix of a ridge regression on the features.
 
     :param features: f_t, (n_tasks, n_samples, n_features)
     :param ridge: ε, relative to the mean squared feature
@@ -78,7 +78,7 @@ def fit_linear_baseline(
     final_features: th.Tensor,
     rewards: th.Tensor,
     episode_ends: th.Tensor,
-    bootstraps: th.Tensor,
+    truncated: th.Tensor,
     mask: th.Tensor,
     gamma: float,
     ridge: float = 1e-5,
@@ -94,16 +94,16 @@ def fit_linear_baseline(
     Without cut-off episodes it is ridge regression on the returns.
 
     :param features: f_t, (n_tasks, n_steps, n_envs, n_features)
-    :param final_features: f(s_T), (n_bootstraps, n_features), in the row-major order of ``bootstraps``
+    :param final_features: f(s_T), (n_truncated, n_features), in the row-major order of ``truncated``
     :param rewards: (n_tasks, n_steps, n_envs)
     :param episode_ends: (n_tasks, n_steps, n_envs) bool
-    :param bootstraps: (n_tasks, n_steps, n_envs) bool, the ends that were cut off
+    :param truncated: (n_tasks, n_steps, n_envs) bool, the ends that were cut off
     :param mask: (n_tasks, n_steps, n_envs) bool, the steps that count
     :param gamma: discount factor in [0, 1]
     :param ridge: ε, relative to the mean squared feature
     :return: w, (n_tasks, n_features), double precision
     """
-    returns, discount, row = _episode_ends(rewards, episode_ends, bootstraps, gamma)
+    returns, discount, row = _episode_ends(rewards, episode_ends, truncated, gamma)
     f = (features * mask[..., None]).flatten(1, 2) if not mask.all() else features.flatten(1, 2)
     matrix = ridge_matrix(f, ridge)
     if len(final_features) > 0:
@@ -111,7 +111,7 @@ def fit_linear_baseline(
         shares = th.zeros_like(final_features).index_add_(
             0, row.flatten(), f.flatten(0, 1) * discount.to(f).flatten()[:, None]
         )
-        owner = bootstraps.nonzero()[:, 0]
+        owner = truncated.nonzero()[:, 0]
         matrix = matrix.index_add_(0, owner, shares[:, :, None] * final_features[:, None], alpha=-1)
     return th.linalg.solve(matrix, f.mT @ returns.flatten(1, 2)[..., None]).squeeze(-1)
 
@@ -121,7 +121,7 @@ def fit_value_table(
     final_states: th.Tensor,
     rewards: th.Tensor,
     episode_ends: th.Tensor,
-    bootstraps: th.Tensor,
+    truncated: th.Tensor,
     mask: th.Tensor,
     gamma: float,
     n_states: int,
@@ -131,17 +131,17 @@ def fit_value_table(
     :func:`fit_linear_baseline` for one-hot features, a table of values, from sums over the visits of each state.
 
     :param states: s_t, (n_tasks, n_steps, n_envs) int
-    :param final_states: s_T, (n_bootstraps,) int, in the row-major order of ``bootstraps``
+    :param final_states: s_T, (n_truncated,) int, in the row-major order of ``truncated``
     :param rewards: (n_tasks, n_steps, n_envs)
     :param episode_ends: (n_tasks, n_steps, n_envs) bool
-    :param bootstraps: (n_tasks, n_steps, n_envs) bool, the ends that were cut off
+    :param truncated: (n_tasks, n_steps, n_envs) bool, the ends that were cut off
     :param mask: (n_tasks, n_steps, n_envs) bool, the steps that count
     :param gamma: discount factor in [0, 1]
     :param n_states: number of states
     :param ridge: ε, relative to the mean squared feature
     :return: V(s), (n_tasks, n_states), double precision; about 0 for states that were not visited
     """
-    returns, discount, row = _episode_ends(rewards, episode_ends, bootstraps, gamma)
+    returns, discount, row = _episode_ends(rewards, episode_ends, truncated, gamma)
     weights = mask.double().flatten(1)
     own = states.long().flatten(1)
 
@@ -157,23 +157,14 @@ def fit_value_table(
 
 
 def _episode_ends(
-    rewards: th.Tensor, episode_ends: th.Tensor, bootstraps: th.Tensor, gamma: float
+    rewards: th.Tensor, episode_ends: th.Tensor, truncated: th.Tensor, gamma: float
 ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-    r"""
-    What every step sees of the end of its episode.
-
-    :param rewards: (n_tasks, n_steps, n_envs)
-    :param episode_ends: (n_tasks, n_steps, n_envs) bool
-    :param bootstraps: (n_tasks, n_steps, n_envs) bool
-    :param gamma: discount factor in [0, 1]
-    :return: returns R_t; γ^n where the episode was cut off n steps later, 0 where it terminated; and the number of that
-        cut in the row-major order of ``bootstraps`` (meaningless where it terminated); each (n_tasks, n_steps, n_envs)
-    """
+    """Return every step's R_t, γ^n (0 unless its episode is cut off n steps later), and the row of that cut."""
     goes_on = (~episode_ends).double()
     returns = reverse_scan(rewards.double(), gamma * goes_on)
-    cut_off = bootstraps.double()
+    cut_off = truncated.double()
     discount = reverse_scan(gamma * cut_off, gamma * goes_on)
-    number = (bootstraps.flatten().cumsum(0) - 1).clamp(min=0).reshape(bootstraps.shape)
+    number = (truncated.flatten().cumsum(0) - 1).clamp(min=0).reshape(truncated.shape)
     row = reverse_scan(cut_off * number, goes_on).long()
     return returns, discount, row
 

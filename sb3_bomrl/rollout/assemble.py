@@ -35,12 +35,12 @@ def assemble(
     :param mask: (n_steps, n_envs) bool, the steps that count; all if not given
     :return: rollout with advantages 0
     """
-    bootstraps = np.zeros_like(episode_ends)
+    truncated = np.zeros_like(episode_ends)
     n_envs_per_task = episode_ends.shape[1] // n_tasks
     # row-major order of the (task, step, environment) mask
     cuts = sorted(cuts, key=lambda cut: (cut[1] // n_envs_per_task, cut[0], cut[1]))
     for step, index, _ in cuts:
-        bootstraps[step, index] = True
+        truncated[step, index] = True
     rewards = _by_task(arrays["rewards"], n_tasks)
     return Rollout(
         observations=_by_task(arrays["observations"], n_tasks),
@@ -49,7 +49,7 @@ def assemble(
         rewards=rewards,
         episode_starts=_by_task(episode_starts, n_tasks),
         episode_ends=_by_task(episode_ends, n_tasks),
-        bootstraps=_by_task(bootstraps, n_tasks),
+        truncated=_by_task(truncated, n_tasks),
         final_observations=_final([obs for _, _, obs in cuts], arrays["observations"]),
         mask=_by_task(np.ones_like(episode_ends) if mask is None else mask, n_tasks),
         advantages=th.zeros_like(rewards),

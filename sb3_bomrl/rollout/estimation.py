@@ -72,7 +72,7 @@ class AdvantageEstimator:
         else:
             values, final_values = self._network(rollout)
         bootstrap_values = th.zeros_like(values)
-        bootstrap_values[rollout.bootstraps] = final_values
+        bootstrap_values[rollout.truncated] = final_values
         advantages = generalized_advantages(
             rollout.rewards.to(values.dtype),
             values,
@@ -87,7 +87,7 @@ class AdvantageEstimator:
         """Values of a baseline fitted to the rollout, none outside the range that its rewards allow."""
         is_table = isinstance(self.actor.policy.observation_space, spaces.Discrete)
         values, final_values = self._table(rollout) if is_table else self._linear(rollout)
-        owner = rollout.bootstraps.nonzero()[:, 0]
+        owner = rollout.truncated.nonzero()[:, 0]
         low, high = _value_range(rollout, self.gamma)
         return (
             values.clamp(low[:, None, None], high[:, None, None]),
@@ -107,12 +107,12 @@ class AdvantageEstimator:
             final_states,
             rollout.rewards,
             rollout.episode_ends,
-            rollout.bootstraps,
+            rollout.truncated,
             rollout.mask,
             self.gamma,
             int(space.n),
         )
-        owner = rollout.bootstraps.nonzero()[:, 0]
+        owner = rollout.truncated.nonzero()[:, 0]
         return table.gather(1, states.flatten(1)).reshape(states.shape), table[owner, final_states]
 
     def _linear(self, rollout: Rollout) -> tuple[th.Tensor, th.Tensor]:
@@ -124,11 +124,11 @@ class AdvantageEstimator:
             final.reshape(-1, features.shape[-1]),
             rollout.rewards,
             rollout.episode_ends,
-            rollout.bootstraps,
+            rollout.truncated,
             rollout.mask,
             self.gamma,
         )
-        owner = rollout.bootstraps.nonzero()[:, 0]
+        owner = rollout.truncated.nonzero()[:, 0]
         return th.einsum("nted,nd->nte", features, weights), (final * weights[owner]).sum(-1)
 
     def _features(self, observations: Observations, n_lead: int) -> th.Tensor:
