@@ -24,13 +24,23 @@ def map_observations(function: Callable[..., Any], *observations: Any) -> Any:
     Apply a function to observations, or to each part of observations of a ``spaces.Dict``.
 
     :param function: of as many arrays or tensors as there are observations
-    :param observations: arrays or tensors, or dictionaries of such with the same keys
-    :return: what the function returns, or a dictionary of that
+    :param observations: arrays or tensors, or mappings of such; the first one gives the keys
+    :return: the function's value, or a dictionary of its values
     """
     first = observations[0]
     if not isinstance(first, dict):
         return function(*observations)
     return {key: map_observations(function, *(x[key] for x in observations)) for key in first}
+
+
+def observation_parts(observations: Any) -> list[Any]:
+    """
+    List the arrays or tensors that observations consist of.
+
+    :param observations: array or tensor, or a dictionary of such
+    :return: that one, or those of the dictionary in its order
+    """
+    return list(observations.values()) if isinstance(observations, dict) else [observations]
 
 
 class Rollout(NamedTuple):

@@ -1,7 +1,6 @@
 """The actor of an SB3 policy, called as a function of (stacked) parameters."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch as th
 from stable_baselines3.common.distributions import (
@@ -21,7 +20,7 @@ from sb3_bomrl.policies.batch_norm import check_batch_norms
 from sb3_bomrl.policies.distributions import DiagonalGaussian, MultiCategorical
 from sb3_bomrl.policies.extractors import NormalizedFlattenExtractor
 from sb3_bomrl.policies.modules import ActorModule, counting_units, find_layers, zero_observation
-from sb3_bomrl.types import Observations, Params
+from sb3_bomrl.types import Observations, Params, map_observations, observation_parts
 
 
 class Actor:
@@ -105,7 +104,7 @@ class Actor:
         """
         dtype = next(self.policy.parameters()).dtype
         out = preprocess_obs(observations, self.policy.observation_space, self.policy.normalize_images)
-        return _map(lambda x: x.to(dtype), out)
+        return map_observations(lambda x: x.to(dtype), out)
 
     def preprocess(self, observations: Observations) -> Observations:
         r"""
@@ -114,10 +113,9 @@ class Actor:
         :param observations: (n_tasks, n_samples, \*obs_shape), or a dictionary of such
         :return: (n_tasks, n_samples, ...), or a dictionary of such
         """
-        first = next(iter(observations.values())) if isinstance(observations, dict) else observations
-        lead = first.shape[:2]
-        flat = _map(lambda x: x.flatten(0, 1), observations)
-        return _map(lambda x: x.reshape(*lead, *x.shape[1:]), self.preprocess_flat(flat))
+        lead = observation_parts(observations)[0].shape[:2]
+        flat = map_observations(lambda x: x.flatten(0, 1), observations)
+        return map_observations(lambda x: x.reshape(*lead, *x.shape[1:]), self.preprocess_flat(flat))
 
     def __call__(self, params: Params, observations: Observations) -> Distribution:
         r"""
@@ -189,9 +187,3 @@ class Actor:
 
 _WITHOUT_PARAMETERS = (FlattenExtractor, NormalizedFlattenExtractor)
 """Features extractors that are functions of the observation alone."""
-
-
-def _map(function: Any, observations: Any) -> Any:
-    if isinstance(observations, dict):
-        return {key: function(value) for key, value in observations.items()}
-    return function(observations)

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_bomrl.types import map_observations
 
 
 class FrozenNormalizer:
@@ -46,21 +47,13 @@ class FrozenNormalizer:
         if self._wrapper is None or not self._training:
             return
         if self._wrapper.norm_obs:
-            self._update(self._obs_rms, self._wrapper.old_obs)
+            map_observations(lambda rms, obs: rms.update(obs), self._obs_rms, self._wrapper.old_obs)
         if dones is None:
             self._returns[:] = 0.0
         else:
             self._returns = self._returns * self._wrapper.gamma + self._wrapper.old_reward
             self._ret_rms.update(self._returns)
             self._returns[dones] = 0.0
-
-    @staticmethod
-    def _update(statistics: Any, observations: Any) -> None:
-        if isinstance(statistics, dict):
-            for key, rms in statistics.items():
-                rms.update(observations[key])
-        else:
-            statistics.update(observations)
 
     def commit(self) -> None:
         """Put the gathered statistics in use and undo :meth:`freeze`; nothing happens unless frozen."""
