@@ -1,6 +1,7 @@
 """The task convention: what makes a Gymnasium environment a family of tasks."""
 
-from sb3_bomrl.envs.tasks import TaskDistribution, TaskStream, check_n_tasks
+from sb3_bomrl.checks import check_positive
+from sb3_bomrl.envs.tasks import TaskDistribution, TaskStream
 from sb3_bomrl.types import Task
 
 
@@ -37,7 +38,8 @@ class TaskEnv:
         :param n_tasks: how many, at least 1
         :return: plain Python objects that :meth:`set_task` accepts
         """
-        return self.task_distribution.sample(self._task_stream.rng, check_n_tasks(n_tasks))
+        check_positive("n_tasks", n_tasks, integer=True)
+        return self.task_distribution.sample(self._task_stream.rng, n_tasks)
 
     def set_task(self, task: Task) -> None:
         """

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from sb3_bomrl.checks import check_choice, check_positive
 from sb3_bomrl.envs.base import TaskEnv
-from sb3_bomrl.envs.tasks import check_horizon, check_n_tasks
 from sb3_bomrl.tabular.lakes import (
     LAKE_GAMMA,
     LAKE_PENALTY,
@@ -76,7 +76,7 @@ class LakeTasks:
     """
 
     def __init__(self, family: str, n_train_tasks: int = 20, map_seed: int = 0, size: int = LAKE_SIZE) -> None:
-        n_train_tasks = check_n_tasks(n_train_tasks)
+        check_positive("n_train_tasks", n_train_tasks, integer=True)
         layouts = sample_layouts(family, 2 * n_train_tasks, map_seed, size)
         self.size = size
         self.train_tasks, self._test_tasks = layouts[:n_train_tasks], layouts[n_train_tasks:]
@@ -140,11 +140,11 @@ class FrozenLakeTaskEnv(TaskEnv, gym.Env[np.int64, np.int64]):
         task: Layout | None = None,
         render_mode: str | None = None,
     ) -> None:
-        if render_mode not in (None, "ansi"):
-            raise ValueError(f"render_mode must be None or 'ansi', got {render_mode!r}")
+        check_choice("render_mode", render_mode, (None, "ansi"))
+        check_positive("horizon", horizon, integer=True)
         self.render_mode = render_mode
         self.is_slippery, self.penalty = bool(is_slippery), float(penalty)
-        self.horizon = check_horizon(horizon)
+        self.horizon = int(horizon)
         self.observation_space = spaces.Discrete(size * size)
         self.action_space = spaces.Discrete(N_ACTIONS)
         self._n_elapsed = 0

@@ -10,11 +10,12 @@ from gymnasium import utils
 from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 from mujoco import MjData, MjModel, mjtWarning
 
+from sb3_bomrl.checks import check_positive
 from sb3_bomrl.envs.base import TaskEnv
 from sb3_bomrl.envs.locomotion_family import LocomotionFamily, State
 from sb3_bomrl.envs.model_parameters import ModelParameters
 from sb3_bomrl.envs.mujoco_log import mujoco_warnings_to_log
-from sb3_bomrl.envs.tasks import TaskDistribution, check_horizon
+from sb3_bomrl.envs.tasks import TaskDistribution
 from sb3_bomrl.types import Task
 
 BAD_STATE = tuple(
@@ -39,7 +40,8 @@ class LocomotionTaskEnv(TaskEnv, MujocoEnv, utils.EzPickle):
     def _init_family(self, family: LocomotionFamily, distribution: TaskDistribution, horizon: int, task: Task) -> None:
         """To be called after the simulation is there if tasks change the model."""
         self.family = family
-        self.horizon = check_horizon(horizon)
+        check_positive("horizon", horizon, integer=True)
+        self.horizon = int(horizon)
         self._init_tasks(distribution, task)
         self._n_elapsed = 0
 

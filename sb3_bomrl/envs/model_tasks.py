@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from sb3_bomrl.checks import check_non_negative
 from sb3_bomrl.types import Task
 
 ModelTask: TypeAlias = dict[str, Any]
@@ -39,8 +40,7 @@ class ModelTasks:
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], log_scale_limit: float = 3.0) -> None:
-        if not (np.isfinite(log_scale_limit) and log_scale_limit >= 0):
-            raise ValueError(f"log_scale_limit must be a finite number of at least 0, got {log_scale_limit!r}")
+        check_non_negative("log_scale_limit", log_scale_limit)
         self.shapes, self.log_scale_limit = dict(shapes), float(log_scale_limit)
 
     @property

@@ -6,7 +6,8 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from sb3_bomrl.envs.tasks import TaskStream, check_n_tasks
+from sb3_bomrl.checks import check_positive
+from sb3_bomrl.envs.tasks import TaskStream
 from sb3_bomrl.types import Task
 
 Sampler = Callable[[np.random.Generator], Task]
@@ -79,7 +80,8 @@ class TaskSamplerWrapper(gym.Wrapper):
         """
         if self.sampler is None:
             return self.env.get_wrapper_attr("sample_tasks")(n_tasks)
-        return [self.sampler(self._stream.rng) for _ in range(check_n_tasks(n_tasks))]
+        check_positive("n_tasks", n_tasks, integer=True)
+        return [self.sampler(self._stream.rng) for _ in range(n_tasks)]
 
     def set_task(self, task: Task) -> None:
         """

@@ -15,7 +15,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_bomrl.algorithms.evaluation import AdaptationCurve, choose_tasks
-from sb3_bomrl.checks import check_positive
+from sb3_bomrl.checks import check_non_negative, check_positive
 from sb3_bomrl.rl2.trial_vec_env import TrialVecEnv
 from sb3_bomrl.rl2.trial_wrapper import TrialWrapper
 from sb3_bomrl.types import Task
@@ -101,8 +101,7 @@ def evaluate_trials(
     :raises ValueError: if there are no tasks to test on, or a number is none of the above
     """
     check_positive("n_eval_episodes", n_eval_episodes, integer=True)
-    if n_adaptation_steps < 0:
-        raise ValueError(f"n_adaptation_steps must be an integer of at least 0, got {n_adaptation_steps!r}")
+    check_non_negative("n_adaptation_steps", n_adaptation_steps, integer=True)
     vec_env = as_trial_env(env, n_adaptation_steps + 1)
     chosen = choose_tasks(vec_env, tasks)
     before = vec_env.get_attr("episodes_per_trial")

@@ -10,7 +10,8 @@ from gymnasium.spaces.utils import flatdim
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from sb3_bomrl.rl2.trial_wrapper import TrialWrapper, check_episodes_per_trial, trial_space
+from sb3_bomrl.checks import check_positive
+from sb3_bomrl.rl2.trial_wrapper import TrialWrapper, trial_space
 from sb3_bomrl.vec_env.base import BatchTaskVecEnv, Ids
 
 
@@ -30,8 +31,9 @@ class TrialVecEnv(VecEnvWrapper):
         batch = venv.unwrapped
         if not isinstance(batch, BatchTaskVecEnv):
             raise ValueError(f"venv must be a BatchTaskVecEnv, got {venv}: use TrialWrapper in each environment")
-        # read by the constructor above
-        self._n_episodes = np.full(venv.num_envs, check_episodes_per_trial(episodes_per_trial))
+        check_positive("episodes_per_trial", episodes_per_trial, integer=True)
+        # get_attr reads these two in the base class's constructor
+        self._n_episodes = np.full(venv.num_envs, episodes_per_trial)
         self._draws_tasks = np.ones(venv.num_envs, dtype=bool)
         super().__init__(venv, trial_space(venv.observation_space, venv.action_space))
         self._batch = batch
@@ -95,13 +97,17 @@ class TrialVecEnv(VecEnvWrapper):
         """Call a method of the environments, those of ``TrialWrapper`` among them."""
         chosen = list(self._get_indices(indices))
         if method_name == "set_episodes_per_trial":
-            self._n_episodes[chosen] = check_episodes_per_trial(*method_args, **kwargs)
+            self._set_episodes_per_trial(chosen, *method_args, **kwargs)
             return [None] * len(chosen)
         if method_name in ("set_task", "resume_sampling"):
             self._draws_tasks[chosen] = method_name == "resume_sampling"
             if method_name == "resume_sampling":
                 return [None] * len(chosen)
         return self.venv.env_method(method_name, *method_args, indices=indices, **kwargs)
+
+    def _set_episodes_per_trial(self, indices: list[int], episodes_per_trial: int) -> None:
+        check_positive("episodes_per_trial", episodes_per_trial, integer=True)
+        self._n_episodes[indices] = episodes_per_trial
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Read an attribute of the environments."""

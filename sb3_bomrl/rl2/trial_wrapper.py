@@ -8,8 +8,8 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim, flatten
 
+from sb3_bomrl.checks import check_positive
 from sb3_bomrl.envs.task_observation import flat_box
-from sb3_bomrl.envs.tasks import check_horizon
 from sb3_bomrl.envs.wrappers import TaskSamplerWrapper
 
 
@@ -45,7 +45,8 @@ class TrialWrapper(TaskSamplerWrapper):
         :param episodes_per_trial: at least 1
         :raises ValueError: for anything else
         """
-        self.episodes_per_trial = check_episodes_per_trial(episodes_per_trial)
+        check_positive("episodes_per_trial", episodes_per_trial, integer=True)
+        self.episodes_per_trial = int(episodes_per_trial)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start a trial."""
@@ -90,15 +91,3 @@ def trial_space(observation_space: spaces.Space, action_space: spaces.Space) -> 
     low = np.concatenate([observed.low, np.minimum(acted.low, 0.0), [-np.inf, 0.0]])
     high = np.concatenate([observed.high, np.maximum(acted.high, 0.0), [np.inf, 1.0]])
     return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
-
-
-def check_episodes_per_trial(episodes_per_trial: int) -> int:
-    """
-    :param episodes_per_trial: at least 1
-    :return: the same
-    :raises ValueError: for anything else
-    """
-    try:
-        return check_horizon(episodes_per_trial)
-    except ValueError:
-        raise ValueError(f"episodes_per_trial must be an integer of at least 1, got {episodes_per_trial!r}") from None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_bomrl.checks import check_positive
 from sb3_bomrl.types import Task
 
 
@@ -101,8 +102,7 @@ def split_in_waves(n_tasks: int, n_envs: int, name: str = "meta_batch_size") -> 
     :return: tasks per wave, environments per task
     :raises ValueError: if neither number divides the other
     """
-    if n_tasks < 1:
-        raise ValueError(f"{name} must be at least 1, got {n_tasks}")
+    check_positive(name, n_tasks, integer=True)
     if n_envs % n_tasks == 0:
         return n_tasks, n_envs // n_tasks
     if n_tasks % n_envs == 0:

@@ -13,7 +13,8 @@ from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from sb3_bomrl.envs.tasks import TaskDistribution, check_horizon
+from sb3_bomrl.checks import check_choice, check_positive
+from sb3_bomrl.envs.tasks import TaskDistribution
 from sb3_bomrl.types import Task
 from sb3_bomrl.vec_env.env_view import EnvView
 
@@ -83,13 +84,12 @@ class BatchTaskVecEnv(VecEnv):
         render_mode: str | None = None,
         spec: EnvSpec | None = None,
     ) -> None:
-        if isinstance(n_envs, bool) or not isinstance(n_envs, (int, np.integer)) or n_envs < 1:
-            raise ValueError(f"n_envs must be an integer of at least 1, got {n_envs!r}")
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode must be None or 'rgb_array' in a batch, got {render_mode!r}")
+        check_positive("n_envs", n_envs, integer=True)
+        check_positive("horizon", horizon, integer=True)
+        check_choice("render_mode", render_mode, (None, "rgb_array"))
         self.num_envs = int(n_envs)
         self.observation_space, self.action_space = observation_space, action_space
-        self.horizon = check_horizon(horizon)
+        self.horizon = int(horizon)
         self.env_render_mode = render_mode
         self.spec = spec
         self.task_distribution = task_distribution

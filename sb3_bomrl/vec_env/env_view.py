@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sb3_bomrl.envs.tasks import TaskStream, check_n_tasks
+from sb3_bomrl.checks import check_positive
+from sb3_bomrl.envs.tasks import TaskStream
 from sb3_bomrl.types import Task
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class EnvView:
 
     def sample_tasks(self, n_tasks: int) -> list[Task]:
         """Draw tasks from this environment's task generator."""
-        return self._venv.task_distribution.sample(self.task_stream.rng, check_n_tasks(n_tasks))
+        check_positive("n_tasks", n_tasks, integer=True)
+        return self._venv.task_distribution.sample(self.task_stream.rng, n_tasks)
 
     def seed_tasks(self, seed: int | None) -> None:
         """Seed this environment's task generator."""

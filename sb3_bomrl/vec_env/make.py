@@ -3,8 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import partial
-from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 from gymnasium import error
@@ -12,6 +11,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor
 
+from sb3_bomrl.checks import check_choice, check_positive
 from sb3_bomrl.envs import register_envs
 from sb3_bomrl.vec_env.base import BatchTaskVecEnv
 from sb3_bomrl.vec_env.frozen_lake import FrozenLakeVecEnv
@@ -45,10 +45,8 @@ def make_meta_vec_env(
     :return: ``VecMonitor`` around the fast VecEnv, or SB3's VecEnv of environments wrapped in ``Monitor``
     :raises ValueError: if an argument is not one of the above, or the backend cannot run the environment
     """
-    if backend not in ("auto", "mujoco", "numpy", "dummy", "subproc"):
-        raise ValueError(f"backend must be 'auto', 'mujoco', 'numpy', 'dummy' or 'subproc', got {backend!r}")
-    if isinstance(n_envs, bool) or not isinstance(n_envs, Integral) or n_envs < 1:
-        raise ValueError(f"n_envs must be an integer of at least 1, got {n_envs!r}")
+    check_choice("backend", backend, get_args(Backend))
+    check_positive("n_envs", n_envs, integer=True)
     register_envs()
     name, kwargs = _name(env_id), dict(env_kwargs or {})
     fast = fast_backend(env_id)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from mujoco.batch import Batch, SimulationError
 
+from sb3_bomrl.checks import check_positive
 from sb3_bomrl.envs.locomotion_env import BAD_STATE, LocomotionTaskEnv
 from sb3_bomrl.envs.mujoco_log import mujoco_warnings_to_log
 from sb3_bomrl.types import Task
@@ -32,13 +33,10 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
     """
 
     def __init__(self, env: LocomotionTaskEnv, n_envs: int, n_threads: int | None = None) -> None:
-        if n_threads is None:
-            n_threads = _n_cpus()
-        if isinstance(n_threads, bool) or not isinstance(n_threads, (int, np.integer)) or n_threads < 1:
-            raise ValueError(f"n_threads must be an integer of at least 1, or None for one per CPU, got {n_threads!r}")
+        check_positive("n_threads", n_threads, integer=True, optional=True)
         self._env = env
         self._family = env.family
-        self.n_threads = int(n_threads)
+        self.n_threads = _n_cpus() if n_threads is None else int(n_threads)
         super().__init__(
             n_envs,
             env.observation_space,

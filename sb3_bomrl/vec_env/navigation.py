@@ -7,7 +7,7 @@ import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 
 from sb3_bomrl.envs.navigation import action_space, move, observation_space, reward
-from sb3_bomrl.envs.tasks import SquareTasks, check_horizon
+from sb3_bomrl.envs.tasks import SquareTasks
 from sb3_bomrl.types import Task
 from sb3_bomrl.vec_env.base import ArrayStep, BatchTaskVecEnv, Ids
 
@@ -30,7 +30,7 @@ class NavigationVecEnv(BatchTaskVecEnv):
         spec: EnvSpec | None = None,
     ) -> None:
         tasks = SquareTasks(goal_half_width)
-        super().__init__(n_envs, observation_space(check_horizon(horizon)), action_space(), tasks, horizon, spec=spec)
+        super().__init__(n_envs, observation_space(horizon), action_space(), tasks, horizon, spec=spec)
 
     def allocate_rows(self) -> None:
         """Positions and goals."""

@@ -98,5 +98,5 @@ def test_tasks_are_spread_evenly_or_refused(n_tasks, n_envs):
 
 
 def test_no_tasks_are_refused():
-    with pytest.raises(ValueError, match="number of tasks must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="number of tasks must be an integer of at least 1, got 0"):
         split_in_waves(0, 3, "number of tasks")
