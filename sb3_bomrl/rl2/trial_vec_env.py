@@ -86,7 +86,7 @@ class TrialVecEnv(VecEnvWrapper):
     def _draw_tasks(self, ids: Ids) -> None:
         drawing = ids[self._draws_tasks[ids]]
         if drawing.size:
-            self._batch.set_tasks([self._batch.views[i].sample_tasks(1)[0] for i in drawing], drawing)
+            self._batch.set_tasks([self._batch.views[i].sample_tasks(1)[0] for i in drawing], indices=drawing)
 
     def _observations(self, obs: Any, actions: npt.NDArray, told: npt.NDArray) -> npt.NDArray[np.float32]:
         """Own observations, previous actions, previous rewards and ends."""

@@ -187,7 +187,7 @@ class RolloutCollector:
         env, policy = self.env, self.actor.policy
         policy.set_training_mode(False)
         n_tasks = len(tasks)
-        set_tasks(env, [task for task in tasks for _ in range(env.num_envs // n_tasks)])
+        set_tasks(env, tasks, env.num_envs // n_tasks)
         env.seed(int(self.generator.integers(2**31 - env.num_envs)))
         noise = th.Generator(policy.device).manual_seed(int(self.generator.integers(2**63)))
         obs: Any = env.reset()

@@ -75,21 +75,22 @@ class TaskSampler:
         return None if tasks is None else list(tasks)
 
 
-def set_tasks(env: VecEnv, tasks: Sequence[Task]) -> None:
+def set_tasks(env: VecEnv, tasks: Sequence[Task], n_repeats: int = 1) -> None:
     """
-    Give every environment its own task; ``None`` leaves an environment as it is.
+    Give every environment its task; nothing happens where all tasks are ``None``.
 
-    :param env: VecEnv; one with ``set_tasks`` is told all tasks in one call
-    :param tasks: one task per environment
+    :param env: VecEnv; one with ``set_tasks(tasks, n_repeats)`` gets all tasks in one call
+    :param tasks: each one is for ``n_repeats`` neighbouring environments
+    :param n_repeats: environments per task
     """
     if all(task is None for task in tasks):
         return
     base = env.unwrapped
     if hasattr(base, "set_tasks"):
-        base.set_tasks(list(tasks))
+        base.set_tasks(list(tasks), n_repeats)
         return
-    for index, task in enumerate(tasks):
-        env.env_method("set_task", task, indices=[index])
+    for index in range(len(tasks) * n_repeats):
+        env.env_method("set_task", tasks[index // n_repeats], indices=[index])
 
 
 def split_in_waves(n_tasks: int, n_envs: int, name: str = "meta_batch_size") -> tuple[int, int]:

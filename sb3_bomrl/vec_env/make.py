@@ -116,5 +116,5 @@ def _make_numpy(entry: EnvEntry, n_envs: int, spec: EnvSpec, kwargs: dict[str, A
     vec_env: Any = load_env_creator(entry.vec_env)
     venv: BatchTaskVecEnv = vec_env(n_envs, spec=spec, **entry.vec_env_kwargs, **kwargs)
     if task is not None:
-        venv.set_tasks([task] * n_envs)
+        venv.set_tasks([task], n_repeats=n_envs)
     return venv

@@ -67,6 +67,9 @@ def test_every_environment_gets_its_own_task(backend):
     tasks = [(0.1, 0.2), (-0.3, 0.0), (0.5, -0.5)]
     set_tasks(env, tasks)
     assert [tuple(task) for task in env.env_method("get_task")] == tasks
+    env = make_meta_vec_env("bomrl/Navigation2D-v0", 4, backend=backend)
+    set_tasks(env, tasks[:2], n_repeats=2)
+    assert [tuple(task) for task in env.env_method("get_task")] == [tasks[0], tasks[0], tasks[1], tasks[1]]
 
 
 def test_the_wrapper_is_a_task_family(line):
