@@ -1,4 +1,4 @@
-"""The task convention: what makes a Gymnasium environment a family of tasks."""
+"""The task convention, which makes a Gymnasium environment a family of tasks."""
 
 from sb3_bomrl.checks import check_positive
 from sb3_bomrl.envs.tasks import TaskDistribution, TaskStream
@@ -17,12 +17,7 @@ class TaskEnv:
     task_distribution: TaskDistribution
 
     def _init_tasks(self, distribution: TaskDistribution, task: Task = None) -> None:
-        """
-        Set up the family.
-
-        :param distribution: where tasks come from
-        :param task: the first task, ``None`` for the family's default
-        """
+        """Set the distribution of tasks, and a first task, by default the family's."""
         self.task_distribution = distribution
         self._task_stream = TaskStream()
         self.set_task(distribution.default if task is None else task)
@@ -52,9 +47,7 @@ class TaskEnv:
         self._apply_task(self._task)
 
     def get_task(self) -> Task:
-        """
-        :return: the current task
-        """
+        """Return the current task."""
         return self._task
 
     def seed_tasks(self, seed: int | None) -> None:
@@ -73,8 +66,4 @@ class TaskEnv:
         return self.task_distribution.test_tasks
 
     def _apply_task(self, task: Task) -> None:
-        """
-        Called with every new task, after validation, for what must be derived from it.
-
-        :param task: in canonical form
-        """
+        """Derive from a new task, in canonical form, what the environment needs; ``set_task`` calls it."""

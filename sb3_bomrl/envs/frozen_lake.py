@@ -53,10 +53,11 @@ class LakeDynamics(NamedTuple):
 @lru_cache(maxsize=4096)
 def lake_dynamics(layout: Layout, penalty: float) -> LakeDynamics:
     """
-    The arrays of a layout; they are shared, and therefore read-only.
+    Return the arrays of a layout; they are shared, and therefore read-only.
 
     :param layout: a checked layout
     :param penalty: reward of a step that ends on a penalty cell
+    :return: moves, rewards and start
     """
     moves, rewards = move_table(layout), cell_rewards(layout, penalty)
     moves.flags.writeable = rewards.flags.writeable = False
@@ -92,12 +93,12 @@ class LakeTasks:
         return list(self._test_tasks)
 
     def sample(self, rng: np.random.Generator, n_tasks: int) -> list[Layout]:
-        """Training layouts in random order."""
+        """Draw training layouts in random order."""
         order = np.resize(rng.permutation(len(self.train_tasks)), n_tasks)
         return [self.train_tasks[index] for index in order]
 
     def check(self, task: Task) -> Layout:
-        """Any layout of the right size is playable."""
+        """Accept any layout of the right size."""
         if not isinstance(task, (tuple, list)):
             raise ValueError(f"task must be a layout, a tuple of {self.size} row strings, got {task!r}")
         layout = check_layout(tuple(task))
@@ -175,7 +176,7 @@ class FrozenLakeTaskEnv(TaskEnv, gym.Env[np.int64, np.int64]):
         return np.int64(self._state), reward, False, self._n_elapsed >= self.horizon, {"task": self._task}
 
     def render(self) -> str | None:
-        """The map with the agent's cell in brackets, for ``render_mode="ansi"``."""
+        """Return the map with the agent's cell in brackets, for ``render_mode="ansi"``."""
         return render_lake(self._task, self._state) if self.render_mode == "ansi" else None
 
     @property
@@ -218,7 +219,7 @@ class FrozenLakeLowVarianceEnv(FrozenLakeTaskEnv):
 
 def draw_slips(rng: np.random.Generator, horizon: int) -> npt.NDArray[np.int64]:
     """
-    The slips of an episode: columns of the slip table, uniform.
+    Draw the slips of an episode, uniform columns of the slip table.
 
     :param rng: the environment's generator
     :param horizon: steps per episode
@@ -229,10 +230,11 @@ def draw_slips(rng: np.random.Generator, horizon: int) -> npt.NDArray[np.int64]:
 
 def render_lake(layout: Layout, state: int) -> str:
     """
-    A map as text.
+    Write a map as text.
 
     :param layout: map
     :param state: cell to put in brackets
+    :return: a line per row
     """
     n_columns = len(layout[0])
     lines = []

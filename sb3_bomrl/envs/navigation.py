@@ -1,4 +1,4 @@
-"""A point mass that looks for a goal it does not see."""
+"""A point mass in the plane, whose goal is not observed."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ Array = npt.NDArray[np.float64]
 
 def move(positions: Array, actions: npt.NDArray) -> Array:
     """
-    One step of the dynamics, ``position + 0.1 clip(action, -1, 1)``.
+    Compute one step of the dynamics, ``position + 0.1 clip(action, -1, 1)``.
 
     :param positions: (n, 2)
     :param actions: (n, 2)
@@ -31,7 +31,7 @@ def move(positions: Array, actions: npt.NDArray) -> Array:
 
 def reward(positions: Array, goals: Array) -> Array:
     """
-    Minus the Euclidean distance to the goal.
+    Compute the reward, minus the Euclidean distance to the goal.
 
     :param positions: (n, 2), after the move
     :param goals: (n, 2)
@@ -54,7 +54,7 @@ def observation_space(horizon: int) -> spaces.Box:
 
 
 def action_space() -> spaces.Box:
-    """Velocities as fractions of the largest."""
+    """Return the space of velocities, as fractions of the largest."""
     return spaces.Box(-1.0, 1.0, shape=(2,), dtype=np.float32)
 
 

@@ -1,8 +1,8 @@
 """
-Task distributions: what a family of tasks is, apart from the environment that plays them.
+Task distributions.
 
-A distribution samples tasks, validates a task that a user gives, and lists the held-out tasks of the benchmark. One
-instance is shared by a single environment and by a batch of thousands.
+A distribution samples tasks, checks a task that a user gives, and lists the held-out tasks of the benchmark. Single
+environments and batches use the same classes.
 """
 
 from collections.abc import Sequence
@@ -62,11 +62,11 @@ class IntervalTasks:
         return [round(float(goal), 10) for goal in inner]
 
     def sample(self, rng: np.random.Generator, n_tasks: int) -> list[float]:
-        """Independent uniform draws."""
+        """Draw independently and uniformly."""
         return [float(goal) for goal in rng.uniform(self.low, self.high, size=n_tasks)]
 
     def check(self, task: Task) -> float:
-        """Any finite number is playable, also outside the training range."""
+        """Accept any finite number, also outside the training range."""
         return _check_number(task, "the goal velocity")
 
 
@@ -86,7 +86,7 @@ class DirectionTasks:
         return [-1, 1]
 
     def sample(self, rng: np.random.Generator, n_tasks: int) -> list[int]:
-        """A balanced draw in random order."""
+        """Draw equally many of both, in random order."""
         first = 1 if rng.random() < 0.5 else -1
         directions = np.resize([first, -first], n_tasks)
         return [int(direction) for direction in rng.permutation(directions)]
@@ -113,11 +113,11 @@ class AngleTasks:
         return [float(k * np.pi / 8) for k in range(16)]
 
     def sample(self, rng: np.random.Generator, n_tasks: int) -> list[float]:
-        """Independent uniform draws."""
+        """Draw independently and uniformly."""
         return [float(angle) for angle in rng.uniform(0.0, 2.0 * np.pi, size=n_tasks)]
 
     def check(self, task: Task) -> float:
-        """Any finite number is a direction."""
+        """Accept any finite number."""
         return _check_number(task, "the direction in radians")
 
 
@@ -148,12 +148,12 @@ class SquareTasks:
         return [(float(x), float(y)) for y in axis for x in axis]
 
     def sample(self, rng: np.random.Generator, n_tasks: int) -> list[tuple[float, float]]:
-        """Independent uniform draws."""
+        """Draw independently and uniformly."""
         goals = rng.uniform(-self.half_width, self.half_width, size=(n_tasks, 2))
         return [(float(x), float(y)) for x, y in goals]
 
     def check(self, task: Task) -> tuple[float, float]:
-        """Any pair of finite numbers is playable, also outside the square."""
+        """Accept any pair of finite numbers, also outside the square."""
         try:
             goal = np.asarray(task, dtype=np.float64)
         except (TypeError, ValueError):
@@ -195,9 +195,10 @@ class TaskStream:
 
     def on_reset(self, seed: int | None) -> bool:
         """
-        Take the seed of a reset, unless the tasks were seeded on their own.
+        Take the seed of a reset, unless :meth:`seed` was called.
 
-        :return: whether it was taken
+        :param seed: the seed, ``None`` to go on
+        :return: true if it was taken
         """
         if seed is None or self._is_fixed:
             return False

@@ -28,7 +28,8 @@ class Actor:
     The actor of an SB3 policy as a function of stacked parameters.
 
     The parameters are those that the action distribution depends on; the rest of the policy (critic, buffers) is read
-    from the policy and never changed. ``n_units`` is how many numbers the network's parts put out for one observation.
+    from the policy and never changed. ``n_units`` is the number of outputs of all parts of the network, for one
+    observation.
 
     :param policy: policy with a Gaussian, categorical, multi-categorical or Bernoulli action distribution
     :raises ValueError: for any other action distribution, such as gSDE's, or one that depends on other observations
@@ -59,7 +60,7 @@ class Actor:
 
     @property
     def is_thread_safe(self) -> bool:
-        """Whether several threads may evaluate it at once, each with its own parameters."""
+        """True if several threads may evaluate it at once, each with its own parameters."""
         return self._layers is not None
 
     def _find_names(self) -> tuple[str, ...]:
@@ -77,7 +78,7 @@ class Actor:
 
     def params(self) -> Params:
         r"""
-        The meta-parameters φ.
+        Return the meta-parameters φ.
 
         :return: copies, each of shape \*shape
         """
@@ -97,7 +98,7 @@ class Actor:
 
     def preprocess_flat(self, observations: Observations) -> Observations:
         """
-        :meth:`preprocess` without the axis of tasks.
+        Preprocess as :meth:`preprocess` does, without the axis of tasks.
 
         :param observations: (n_samples, \\*obs_shape), or a dictionary of such
         :return: (n_samples, ...), or a dictionary of such
@@ -108,7 +109,7 @@ class Actor:
 
     def preprocess(self, observations: Observations) -> Observations:
         r"""
-        What SB3 does to observations before the network: one-hot, image scaling, floating point.
+        Preprocess observations for the network, as SB3 does: one-hot, image scaling, floating point.
 
         :param observations: (n_tasks, n_samples, \*obs_shape), or a dictionary of such
         :return: (n_tasks, n_samples, ...), or a dictionary of such
@@ -119,7 +120,7 @@ class Actor:
 
     def __call__(self, params: Params, observations: Observations) -> Distribution:
         r"""
-        π(·∣s) of every task at its own observations.
+        Compute π(·∣s) of every task at its own observations.
 
         :param params: stacked, each of shape (n_tasks, \*shape)
         :param observations: preprocessed, (n_tasks, n_samples, ...), or a dictionary of such
@@ -129,7 +130,7 @@ class Actor:
 
     def at(self, observations: Observations) -> Callable[[Params], Distribution]:
         r"""
-        The policy at given observations, as a function of the parameters alone.
+        Fix the observations, and return the policy as a function of the parameters.
 
         :param observations: preprocessed, (n_tasks, n_samples, ...), or a dictionary of such
         :return: stacked parameters -> distribution with batch shape (n_tasks, n_samples)
@@ -139,7 +140,7 @@ class Actor:
 
     def network_at(self, observations: Observations) -> Callable[[Params], tuple[th.Tensor, ...]]:
         r"""
-        What :meth:`distribution` needs, at given observations, as a function of the parameters alone.
+        Fix the observations, and return the arguments of :meth:`distribution` as a function of the parameters.
 
         Where the network is a perceptron on features without parameters of their own, the features are computed once,
         and the rest by :func:`~sb3_bomrl.core.stacked_mlp.stacked_mlp`; any other network is called task by task
@@ -169,7 +170,7 @@ class Actor:
 
     def distribution(self, outputs: th.Tensor, log_std: th.Tensor | None = None) -> Distribution:
         """
-        π(·∣s) from what the network put out.
+        Make π(·∣s) from the network's outputs.
 
         :param outputs: (n_tasks, n_samples, n_outputs), means or logits
         :param log_std: (n_tasks, action_dim), for Gaussian policies

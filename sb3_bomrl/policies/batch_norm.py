@@ -14,7 +14,7 @@ def _batch_norms(policy: nn.Module) -> list[tuple[str, nn.modules.batchnorm._Bat
 
 def check_batch_norms(policy: nn.Module) -> None:
     """
-    Require that an action distribution depends on its own observation alone.
+    Require that the action distribution at an observation depends on no other observation.
 
     :param policy: any policy
     :raises ValueError: if it has batch normalisation without running statistics, which uses those of the batch
@@ -32,8 +32,8 @@ def update_batch_norms(policy: ActorCriticPolicy, observations: Observations, n_
     r"""
     Move the running statistics of batch normalisation towards those of some observations.
 
-    Policies act and learn in evaluation mode, with the statistics as they are: only so is an action distribution a
-    function of the observation and the parameters.
+    Policies act and learn in evaluation mode, with fixed statistics, so that an action distribution is a function of
+    the observation and the parameters.
 
     :param policy: any policy; nothing happens if it has no batch normalisation
     :param observations: (..., \*obs_shape), or a dictionary of such

@@ -55,7 +55,7 @@ def make_trial_vec_env(
 
 def as_trial_env(env: GymEnv, episodes_per_trial: int) -> VecEnv:
     """
-    A VecEnv of trials.
+    Return a VecEnv of trials.
 
     :param env: environment with tasks, which is wrapped, or a VecEnv of ``TrialWrapper`` environments or a
         ``TrialVecEnv``, which is taken as it is
@@ -84,10 +84,10 @@ def evaluate_trials(
     seed: int | None = 0,
 ) -> AdaptationCurve:
     """
-    Returns of the first, second … episode of a trial on test tasks: what ``evaluate_adaptation`` is to gradients.
+    Measure the returns of the first, second … episode of a trial on test tasks.
 
-    A recurrent policy adapts by playing, so k adaptations are k episodes of the same task before the one that is
-    scored. ``env_steps`` of the curve says what they cost; ``params`` holds nothing.
+    It is ``evaluate_adaptation`` for recurrent policies, which adapt by playing: k adaptations are k episodes of the
+    same task before the one that is scored. The curve's ``env_steps`` counts their steps; its ``params`` are empty.
 
     :param model: RL², or any model whose ``predict`` takes and returns a hidden state
     :param env: environment with tasks, or a VecEnv of ``TrialWrapper`` environments, apart from the one the model

@@ -17,9 +17,9 @@ from sb3_bomrl.vec_env.base import BatchTaskVecEnv, Ids
 
 class TrialVecEnv(VecEnvWrapper):
     """
-    What :class:`~sb3_bomrl.rl2.trial_wrapper.TrialWrapper` is to single environments, for a whole batch at once.
+    Join several episodes into one trial, as :class:`~sb3_bomrl.rl2.trial_wrapper.TrialWrapper` does, for a whole batch.
 
-    ``env_method`` knows the wrapper's ``set_task``, which pins an environment's task, ``resume_sampling`` and
+    ``env_method`` offers the wrapper's methods: ``set_task``, which pins an environment's task, ``resume_sampling`` and
     ``set_episodes_per_trial``.
 
     :param venv: a :class:`~sb3_bomrl.vec_env.base.BatchTaskVecEnv`, or a wrapper of one that leaves observations alone
@@ -79,7 +79,7 @@ class TrialVecEnv(VecEnvWrapper):
         return observations, rewards, dones, infos
 
     def _end_episodes(self, ids: Ids) -> None:
-        """Episodes have ended and the next ones are about to start: where that is a trial, draw its task."""
+        """Count the episodes that ended, and draw the tasks of the trials that start next."""
         self._numbers[ids] += 1
         self._draw_tasks(ids[self._numbers[ids] >= self._n_episodes[ids]])
 
@@ -117,13 +117,13 @@ class TrialVecEnv(VecEnvWrapper):
         return self.venv.get_attr(attr_name, indices)
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """As if every environment were in a ``TrialWrapper``."""
+        """Answer as if every environment were in a ``TrialWrapper``."""
         if wrapper_class is TrialWrapper:
             return [True for _ in self._get_indices(indices)]
         return self.venv.env_is_wrapped(wrapper_class, indices)
 
     def close(self) -> None:
-        """Close the batch, which forgets this wrapper."""
+        """Close the batch."""
         self._batch.before_resets.remove(self._end_episodes)
         self.venv.close()
 

@@ -18,10 +18,10 @@ class TrialWrapper(TaskSamplerWrapper):
     Join several episodes of one task into one trial, the episode of RL² (Duan et al., 2016, arXiv 1611.02779).
 
     Every reset starts a trial, of a new task unless one was set. Within it, an episode that ends is followed by the
-    first step of the next one, without ``done``; the trial ends, terminated, with its last episode, whatever ended
-    that. A recurrent policy keeps its hidden state meanwhile, and can find the task out from what the observation has
-    beside the environment's own, flattened: the previous action (one-hot where it is discrete), the previous reward,
-    and whether the previous step ended an episode. All three are 0 at the start of a trial.
+    first step of the next one, without ``done``. The trial terminates with its last episode, even if that was
+    truncated. A recurrent policy keeps its hidden state during a trial. To let it find out the task, the observation
+    is the environment's own, flattened, followed by the previous action (one-hot where it is discrete), the previous
+    reward, and 1 where the previous step ended an episode. All three are 0 at the start of a trial.
 
     Where an episode ends, the info has ``"trial_episode"``, a dictionary of its ``number`` in the trial, from 0, its
     undiscounted return ``r`` and its length ``l``.
@@ -79,7 +79,7 @@ class TrialWrapper(TaskSamplerWrapper):
 
 def trial_space(observation_space: spaces.Space, action_space: spaces.Space) -> spaces.Box:
     """
-    The space of what a trial shows: observation, previous action, previous reward, whether an episode ended.
+    Return the observation space of trials: observation, previous action, previous reward, end of an episode.
 
     :param observation_space: of the environment
     :param action_space: of the environment

@@ -24,7 +24,7 @@ def assemble(
     mask: np.ndarray | None = None,
 ) -> Rollout:
     r"""
-    Arrange one wave by tasks, as views where possible.
+    Arrange the arrays of one wave by tasks, as views where possible.
 
     :param arrays: ``observations``, ``actions``, ``log_probs``, ``rewards``, each (n_steps, n_envs, \*shape)
     :param episode_starts: (n_steps, n_envs) bool

@@ -1,4 +1,4 @@
-"""Statistics of ``VecNormalize`` that stand still while a meta-iteration collects its data."""
+"""Fixed statistics of ``VecNormalize`` during a meta-iteration."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +12,11 @@ from sb3_bomrl.types import map_observations
 
 class FrozenNormalizer:
     """
-    Hold a ``VecNormalize``'s statistics fixed from :meth:`freeze` to :meth:`commit` or :meth:`release`, and gather
-    those of the data seen meanwhile.
+    Keep a ``VecNormalize``'s statistics fixed from :meth:`freeze` to :meth:`commit` or :meth:`release`, and gather
+    those of the data in between.
 
-    All data of one meta-iteration must be seen through the same statistics: otherwise the policy that acts at the
-    first step is another function than the one that is differentiated afterwards.
+    All data of one meta-iteration must be normalised by the same statistics, so that the policy that acts is the
+    function that is differentiated afterwards.
 
     :param vec_normalize: the wrapper, or ``None`` for no normalisation: then nothing happens
     """
@@ -67,7 +67,7 @@ class FrozenNormalizer:
 
     @contextmanager
     def shown_unfrozen(self) -> Iterator[None]:
-        """Let the wrapper look as it does outside a meta-iteration, for callbacks that save it."""
+        """Show the wrapper as it is outside a meta-iteration, to callbacks that save it."""
         if self._wrapper is None or not self._is_frozen:
             yield
             return

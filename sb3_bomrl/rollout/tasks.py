@@ -1,4 +1,4 @@
-"""Tasks as seen through a VecEnv: sampling them, and giving each environment its own."""
+"""Tasks of a VecEnv's environments: sampling them, and giving each environment its own."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from sb3_bomrl.types import Task
 
 def has_tasks(env: VecEnv) -> bool:
     """
-    Whether an environment has tasks.
+    Return true for an environment that has tasks.
 
     :param env: any VecEnv
-    :return: whether it has ``set_task``
+    :return: true if it has ``set_task``
     :raises ValueError: if it can sample tasks but has no ``set_task``
     """
     settable = env.has_attr("set_task")
@@ -42,12 +42,12 @@ class TaskSampler:
         """
         Draw tasks.
 
-        Environments with ``seed_tasks`` are seeded from ``generator``, others are given an ``np_random`` that is, so
-        that the tasks depend on nothing else.
+        The tasks depend on ``generator`` alone: it seeds environments that have ``seed_tasks``, and the ``np_random``
+        of others.
 
         :param n_tasks: number of tasks
         :param generator: source of the seed
-        :return: one task per entry
+        :return: n_tasks tasks
         :raises ValueError: if the environment has ``set_task`` but no ``sample_tasks``
         """
         seed = int(generator.integers(2**31))
@@ -63,7 +63,7 @@ class TaskSampler:
 
     def test_tasks(self) -> list[Task] | None:
         """
-        The fixed held-out tasks of the family.
+        Return the fixed held-out tasks of the family.
 
         :return: tasks, or ``None`` where the environment names none
         """
@@ -95,11 +95,11 @@ def set_tasks(env: VecEnv, tasks: Sequence[Task], n_repeats: int = 1) -> None:
 
 def split_in_waves(n_tasks: int, n_envs: int, name: str = "meta_batch_size") -> tuple[int, int]:
     """
-    How tasks are spread over environments.
+    Spread tasks over environments.
 
     :param n_tasks: number of tasks, at least 1
     :param n_envs: number of environments
-    :param name: what ``n_tasks`` is called in errors
+    :param name: name of ``n_tasks`` in errors
     :return: tasks per wave, environments per task
     :raises ValueError: if neither number divides the other
     """

@@ -1,4 +1,4 @@
-"""One environment of a batch, as ``env_method`` and ``get_attr`` see it."""
+"""One environment of a batch, for ``env_method`` and ``get_attr``."""
 
 from __future__ import annotations
 
