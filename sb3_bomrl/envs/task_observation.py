@@ -12,7 +12,7 @@ from gymnasium.spaces.utils import flatten, flatten_space
 from sb3_bomrl.types import Task
 
 Encode = Callable[[Task], Any]
-"""A task as numbers."""
+"""Turns a task into numbers."""
 
 
 class TaskObservationWrapper(gym.Wrapper):
@@ -21,7 +21,7 @@ class TaskObservationWrapper(gym.Wrapper):
 
     The observation is the environment's own, flattened, followed by the task as numbers.
 
-    :param env: environment with ``set_task(task)`` and ``get_task()``
+    :param env: environment with ``sample_tasks(n)`` and ``get_task()``
     :param encode: task -> numbers, always equally many; by default the task itself, which must be a number or an array
     :raises ValueError: if the environment has no tasks, or a task is not numbers
     """

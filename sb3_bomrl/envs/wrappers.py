@@ -11,13 +11,13 @@ from sb3_bomrl.envs.tasks import TaskStream
 from sb3_bomrl.types import Task
 
 Sampler = Callable[[np.random.Generator], Task]
-
+"""Draws a task."""
 
 ApplyTask = Callable[[gym.Env, Task], None]
-
+"""Makes an environment play a task."""
 
 MakeEnv = Callable[[Task], gym.Env]
-
+"""Builds an environment that plays a task."""
 
 _ENV_STREAM = 2
 """Spawn key of the stream that seeds the environments a factory builds."""
