@@ -99,10 +99,11 @@ class TrialVecEnv(VecEnvWrapper):
         if method_name == "set_episodes_per_trial":
             self._set_episodes_per_trial(chosen, *method_args, **kwargs)
             return [None] * len(chosen)
-        if method_name in ("set_task", "resume_sampling"):
-            self._draws_tasks[chosen] = method_name == "resume_sampling"
-            if method_name == "resume_sampling":
-                return [None] * len(chosen)
+        if method_name == "resume_sampling":
+            self._draws_tasks[chosen] = True
+            return [None] * len(chosen)
+        if method_name == "set_task":
+            self._draws_tasks[chosen] = False
         return self.venv.env_method(method_name, *method_args, indices=indices, **kwargs)
 
     def _set_episodes_per_trial(self, indices: list[int], episodes_per_trial: int) -> None:
