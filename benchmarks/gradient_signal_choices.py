@@ -144,7 +144,7 @@ def take_rollout(rollout: Rollout, tasks: slice, envs: slice) -> Rollout:
     taken = th.zeros_like(rollout.mask)
     taken[tasks, :, envs] = True
     parts = {name: value[tasks, :, envs] for name, value in rollout._asdict().items() if name != "final_observations"}
-    return Rollout(final_observations=rollout.final_observations[taken[rollout.bootstraps]], **parts)
+    return Rollout(final_observations=rollout.final_observations[taken[rollout.truncated]], **parts)
 
 
 CHOICES: dict[str, Choice] = {

@@ -18,7 +18,7 @@ from sb3_bomrl.core.threads import torch_threads
 from sb3_bomrl.envs import register_envs
 from sb3_bomrl.envs.mujoco_log import mujoco_warnings_to_log
 from sb3_bomrl.policies import NormalizedFlattenExtractor
-from sb3_bomrl.rollout.tasks import TaskDistribution
+from sb3_bomrl.rollout.tasks import TaskSampler
 
 ENV_IDS = {"HalfCheetah": "bomrl/HalfCheetahVel-v0", "Ant": "bomrl/AntVel-v0"}
 PHASES = ("rollout", "adapt", "hypergradient", "outer")
@@ -119,7 +119,7 @@ def random_actions(env: VecEnv, n_steps: int, generator: np.random.Generator) ->
 def rollouts(model: BOMRL, n_steps: int) -> Timing:
     """Rollouts with one policy per task, stored and with advantages, as a phase of a meta-iteration has them."""
     generator = np.random.default_rng(0)
-    tasks = TaskDistribution(model.env).sample(model.meta_batch_size, generator)
+    tasks = TaskSampler(model.env).sample(model.meta_batch_size, generator)
     collector = model.make_collector(model.env, generator)
     buffer = model.rollout_buffer_class(
         n_steps, model.observation_space, model.action_space, device="cpu", n_envs=model.env.num_envs

@@ -16,7 +16,7 @@ from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.threads import torch_threads
 from sb3_bomrl.rollout.collector import RolloutCollector
 from sb3_bomrl.rollout.returns import lengths_per_episode, returns_per_episode
-from sb3_bomrl.rollout.tasks import TaskDistribution, has_tasks
+from sb3_bomrl.rollout.tasks import TaskSampler, has_tasks
 from sb3_bomrl.types import Params, Rollout, Task
 
 AdaptFunction = Callable[[Params, Rollout], Params]
@@ -172,7 +172,7 @@ def evaluate_adaptation(
 
 def choose_tasks(vec_env: VecEnv, tasks: Sequence[Task] | None) -> list[Task]:
     if tasks is None:
-        tasks = TaskDistribution(vec_env).test_tasks()
+        tasks = TaskSampler(vec_env).test_tasks()
         if tasks is None:
             raise ValueError("tasks must be given, got None: env has no test_tasks of its own")
     elif any(task is not None for task in tasks) and not has_tasks(vec_env):

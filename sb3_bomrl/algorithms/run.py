@@ -8,7 +8,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_bomrl.rollout.collector import RolloutCollector
 from sb3_bomrl.rollout.normalization import FrozenNormalizer
-from sb3_bomrl.rollout.tasks import TaskDistribution
+from sb3_bomrl.rollout.tasks import TaskSampler
 from sb3_bomrl.types import Task
 
 
@@ -40,7 +40,7 @@ class Run:
         self.collector = collector
         self.normalizer = normalizer
         self.hooks: list[IterationHook] = []
-        self._tasks = TaskDistribution(env)
+        self._tasks = TaskSampler(env)
 
     def sample_tasks(self, n_tasks: int, generator: np.random.Generator) -> list[Task]:
         """

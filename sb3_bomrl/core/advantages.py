@@ -67,7 +67,7 @@ def fit_linear_baseline(
     final_features: th.Tensor,
     rewards: th.Tensor,
     episode_ends: th.Tensor,
-    bootstraps: th.Tensor,
+    truncated: th.Tensor,
     mask: th.Tensor,
     gamma: float,
 ) -> th.Tensor:
@@ -82,15 +82,15 @@ def fit_linear_baseline(
     with ε from :data:`RIDGE`. Without cut-off episodes this is ridge regression on the returns.
 
     :param features: f_t, (n_tasks, n_steps, n_envs, n_features)
-    :param final_features: f(s_T), (n_bootstraps, n_features), in the row-major order of ``bootstraps``
+    :param final_features: f(s_T), (n_truncated, n_features), in the row-major order of ``truncated``
     :param rewards: (n_tasks, n_steps, n_envs)
     :param episode_ends: (n_tasks, n_steps, n_envs) bool
-    :param bootstraps: (n_tasks, n_steps, n_envs) bool, the ends that were cut off
+    :param truncated: (n_tasks, n_steps, n_envs) bool, the ends that were cut off
     :param mask: (n_tasks, n_steps, n_envs) bool, the steps that count
     :param gamma: discount factor in [0, 1]
     :return: w, (n_tasks, n_features), double precision
     """
-    returns, discount, row = _episode_ends(rewards, episode_ends, bootstraps, gamma)
+    returns, discount, row = _episode_ends(rewards, episode_ends, truncated, gamma)
     f = (features * mask[..., None]).flatten(1, 2) if not mask.all() else features.flatten(1, 2)
     matrix = ridge_matrix(f)
     if len(final_features) > 0:
@@ -98,7 +98,7 @@ def fit_linear_baseline(
         shares = th.zeros_like(final_features).index_add_(
             0, row.flatten(), f.flatten(0, 1) * discount.to(f).flatten()[:, None]
         )
-        owner = bootstraps.nonzero()[:, 0]
+        owner = truncated.nonzero()[:, 0]
         matrix = matrix.index_add_(0, owner, shares[:, :, None] * final_features[:, None], alpha=-1)
     return th.linalg.solve(matrix, f.mT @ returns.flatten(1, 2)[..., None]).squeeze(-1)
 
@@ -108,7 +108,7 @@ def fit_value_table(
     final_states: th.Tensor,
     rewards: th.Tensor,
     episode_ends: th.Tensor,
-    bootstraps: th.Tensor,
+    truncated: th.Tensor,
     mask: th.Tensor,
     gamma: float,
     n_states: int,
@@ -117,16 +117,16 @@ def fit_value_table(
     Fit a table of values: :func:`fit_linear_baseline` with one-hot features, from sums over the visits of each state.
 
     :param states: s_t, (n_tasks, n_steps, n_envs) int
-    :param final_states: s_T, (n_bootstraps,) int, in the row-major order of ``bootstraps``
+    :param final_states: s_T, (n_truncated,) int, in the row-major order of ``truncated``
     :param rewards: (n_tasks, n_steps, n_envs)
     :param episode_ends: (n_tasks, n_steps, n_envs) bool
-    :param bootstraps: (n_tasks, n_steps, n_envs) bool, the ends that were cut off
+    :param truncated: (n_tasks, n_steps, n_envs) bool, the ends that were cut off
     :param mask: (n_tasks, n_steps, n_envs) bool, the steps that count
     :param gamma: discount factor in [0, 1]
     :param n_states: number of states
     :return: V(s), (n_tasks, n_states), double precision; about 0 for states that were not visited
     """
-    returns, discount, row = _episode_ends(rewards, episode_ends, bootstraps, gamma)
+    returns, discount, row = _episode_ends(rewards, episode_ends, truncated, gamma)
     weights = mask.double().flatten(1)
     own = states.long().flatten(1)
 
@@ -142,14 +142,14 @@ def fit_value_table(
 
 
 def _episode_ends(
-    rewards: th.Tensor, episode_ends: th.Tensor, bootstraps: th.Tensor, gamma: float
+    rewards: th.Tensor, episode_ends: th.Tensor, truncated: th.Tensor, gamma: float
 ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
     """R_t, γⁿ (0 where the episode terminated) and the row of ``final_features`` that holds s_T, for every step."""
     goes_on = (~episode_ends).double()
     returns = reverse_scan(rewards.double(), gamma * goes_on)
-    cut_off = bootstraps.double()
+    cut_off = truncated.double()
     discount = reverse_scan(gamma * cut_off, gamma * goes_on)
-    number = (bootstraps.flatten().cumsum(0) - 1).clamp(min=0).reshape(bootstraps.shape)
+    number = (truncated.flatten().cumsum(0) - 1).clamp(min=0).reshape(truncated.shape)
     row = reverse_scan(cut_off * number, goes_on).long()
     return returns, discount, row
 

@@ -91,7 +91,7 @@ def _run_on_task(module: str, task: Task, n_episodes: int, n_steps: int) -> None
 
     def create_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
         env = create(env_id, *args, **kwargs)
-        set_tasks(env, [task] * env.num_envs)
+        set_tasks(env, [task], env.num_envs)
         made.update(env_id=env_id, env_kwargs=dict(kwargs.get("env_kwargs") or {}))
         return env
 
@@ -126,7 +126,7 @@ def _adapt(
         )
     env_kwargs.pop("render_mode", None)
     env = make_meta_vec_env(env_id, _N_ENVS, seed=model.seed, env_kwargs=env_kwargs)
-    set_tasks(env, [task] * _N_ENVS)
+    set_tasks(env, [task], _N_ENVS)
     before, _ = evaluate_policy(model, env, n_eval_episodes=_N_ENVS)
     print(f"Task {task}: return {before:.2f} before adaptation")
     for step in range(n_steps):

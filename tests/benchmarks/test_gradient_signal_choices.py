@@ -56,7 +56,7 @@ def with_query_episodes(model, data, envs):
     """The meta-batch with the query episodes of some of each task's environments, in the order given."""
     rollout = data.query.rollout
     fields = {name: value[:, :, envs] for name, value in rollout._asdict().items() if name != "final_observations"}
-    assert th.equal(rollout.bootstraps.all(2), rollout.bootstraps.any(2))  # all are cut off at the same steps
+    assert th.equal(rollout.truncated.all(2), rollout.truncated.any(2))  # all are cut off at the same steps
     final = rollout.final_observations.unflatten(0, (-1, N_ENVS))[:, envs].flatten(0, 1)
     return with_query_rollout(model, data, **fields, final_observations=final)
 
@@ -112,14 +112,14 @@ def test_fewer_query_episodes_are_noisier(recorded):
 
 def test_final_observations_stay_with_their_steps():
     index = th.arange(4 * 3 * 6).reshape(4, 3, 6)
-    bootstraps = th.rand(index.shape, generator=th.Generator().manual_seed(0)) < 0.5
+    truncated = th.rand(index.shape, generator=th.Generator().manual_seed(0)) < 0.5
     fields = dict.fromkeys(Rollout._fields, index)
-    fields |= {"bootstraps": bootstraps, "mask": bootstraps, "final_observations": index[bootstraps][:, None]}
+    fields |= {"truncated": truncated, "mask": truncated, "final_observations": index[truncated][:, None]}
     rollout = Rollout(**fields)
     part = take_rollout(rollout, slice(1, 3), slice(2, 5))
     assert th.equal(part.rewards, index[1:3, :, 2:5])
-    assert 0 < part.bootstraps.sum() < part.bootstraps.numel()
-    assert th.equal(part.final_observations[:, 0], part.rewards[part.bootstraps])
+    assert 0 < part.truncated.sum() < part.truncated.numel()
+    assert th.equal(part.final_observations[:, 0], part.rewards[part.truncated])
 
 
 def test_the_meta_gradient_is_the_mean_of_those_of_single_tasks(recorded):

@@ -18,21 +18,21 @@ def ragged(seed: int, n_tasks: int = 3, n_steps: int = 40, n_envs: int = 2, p_en
     shape = (n_tasks, n_steps, n_envs)
     ends = th.rand(shape, generator=generator) < p_end
     ends[:, -1] = True
-    bootstraps = ends & (th.rand(shape, generator=generator) < 0.5)
+    truncated = ends & (th.rand(shape, generator=generator) < 0.5)
     draw = lambda *extra: th.randn(*shape, *extra, generator=generator, dtype=th.float64)  # noqa: E731
-    n_final = int(bootstraps.sum())
+    n_final = int(truncated.sum())
     return {
         "features": th.cat([draw(3), th.ones(*shape, 1, dtype=th.float64)], dim=-1),
         "final_features": th.randn(n_final, 4, generator=generator, dtype=th.float64),
         "rewards": draw(),
         "episode_ends": ends,
-        "bootstraps": bootstraps,
+        "truncated": truncated,
         "mask": th.rand(shape, generator=generator) < 0.9,
     }
 
 
 def one_task(data: dict[str, th.Tensor], task: int) -> dict[str, th.Tensor]:
-    owner = data["bootstraps"].nonzero()[:, 0]
+    owner = data["truncated"].nonzero()[:, 0]
     single = {k: v[task : task + 1] for k, v in data.items() if k != "final_features"}
     return {**single, "final_features": data["final_features"][owner == task]}
 
@@ -40,7 +40,7 @@ def one_task(data: dict[str, th.Tensor], task: int) -> dict[str, th.Tensor]:
 def final_values(data: dict[str, th.Tensor], w: th.Tensor) -> th.Tensor:
     """V(s_{t+1}) = wᵀf where an episode was cut off, 0 elsewhere."""
     out = th.zeros_like(data["rewards"])
-    out[data["bootstraps"]] = (data["final_features"] * w[data["bootstraps"].nonzero()[:, 0]]).sum(-1)
+    out[data["truncated"]] = (data["final_features"] * w[data["truncated"].nonzero()[:, 0]]).sum(-1)
     return out
 
 
@@ -62,7 +62,7 @@ def sb3_buffer(data: dict[str, th.Tensor], values: th.Tensor, cut: th.Tensor, ga
     ends = data["episode_ends"][0].numpy().copy()
     ends[-1, 0] = False  # the rollout of the first environment stops there in mid-episode
     for t in range(n_steps):
-        timeout = data["bootstraps"][0, t].numpy() & ends[t]
+        timeout = data["truncated"][0, t].numpy() & ends[t]
         rewards = data["rewards"][0, t].numpy() + GAMMA * cut[0, t].numpy() * timeout
         zeros = np.zeros((n_envs, 1))
         buffer.add(zeros, zeros, rewards, starts, values[0, t], th.zeros(n_envs))
@@ -74,11 +74,11 @@ def sb3_buffer(data: dict[str, th.Tensor], values: th.Tensor, cut: th.Tensor, ga
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.9, 1.0])
 def test_advantages_equal_sb3s_buffer(gae_lambda):
     data = ragged(0, n_tasks=1, n_steps=60)
-    data["bootstraps"][0, -1, 0] = True
+    data["truncated"][0, -1, 0] = True
     values, cut = th.randn(1, 60, 2, generator=th.Generator().manual_seed(7)).double(), th.zeros(1, 60, 2).double()
-    n_cut = int(data["bootstraps"].sum())
+    n_cut = int(data["truncated"].sum())
     assert 0 < n_cut < int(data["episode_ends"].sum())
-    cut[data["bootstraps"]] = th.randn(n_cut, generator=th.Generator().manual_seed(8)).double()
+    cut[data["truncated"]] = th.randn(n_cut, generator=th.Generator().manual_seed(8)).double()
     buffer = sb3_buffer(data, values, cut, gae_lambda)
     got = generalized_advantages(data["rewards"], values, cut, data["episode_ends"], GAMMA, gae_lambda)
     assert np.allclose(got[0].numpy(), buffer.advantages, atol=1e-5)
@@ -111,7 +111,7 @@ def test_baseline_recovers_a_value_function_that_is_linear(no_ridge):
     truth = th.randn(n_tasks, dim + 1, generator=generator, dtype=th.float64)
     step = 0.95 * th.linalg.qr(th.randn(dim, dim, generator=generator, dtype=th.float64)).Q
     data = ragged(2, n_tasks, n_steps, n_envs)
-    data["bootstraps"] = data["episode_ends"].clone()
+    data["truncated"] = data["episode_ends"].clone()
     state = th.randn(n_tasks, n_envs, dim, generator=generator, dtype=th.float64)
     states, following = [], []
     for t in range(n_steps):
@@ -122,14 +122,14 @@ def test_baseline_recovers_a_value_function_that_is_linear(no_ridge):
     features, after = (th.nn.functional.pad(th.stack(x, 1), (0, 1), value=1.0) for x in (states, following))
     value = lambda x: th.einsum("nted,nd->nte", x, truth)  # noqa: E731
     rewards = value(features) - GAMMA * value(after)
-    data |= {"features": features, "rewards": rewards, "final_features": after[data["bootstraps"]]}
+    data |= {"features": features, "rewards": rewards, "final_features": after[data["truncated"]]}
     assert th.allclose(fit_linear_baseline(**data, gamma=GAMMA), truth, atol=1e-8)
     data["mask"][0, :10] = False  # fewer steps recover it as well
     assert th.allclose(fit_linear_baseline(**data, gamma=GAMMA), truth, atol=1e-8)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_baseline_is_the_fit_to_the_returns_that_it_bootstraps_itself(seed, monkeypatch):
+def test_baseline_is_the_fit_to_the_returns_that_it_truncated_itself(seed, monkeypatch):
     """w = argmin_v Σ (vᵀf − R(w))² + ε‖v‖², with the returns R(w) from a loop and lstsq for the fit."""
     data, ridge = ragged(seed), 1e-3
     monkeypatch.setattr(advantages, "RIDGE", ridge)
@@ -144,7 +144,7 @@ def test_baseline_is_the_fit_to_the_returns_that_it_bootstraps_itself(seed, monk
 
 def test_baseline_without_cut_off_episodes_is_regression_on_returns(no_ridge):
     data = ragged(3)
-    data["bootstraps"][:] = False
+    data["truncated"][:] = False
     data["final_features"] = data["final_features"][:0]
     data["mask"][:] = True
     w = fit_linear_baseline(**data, gamma=GAMMA)

@@ -61,7 +61,7 @@ def test_any_tree_is_cut_and_joined(draw_rollout):
 
 def test_a_part_of_a_rollout_has_its_own_final_observations(draw_rollout):
     rollout = draw_rollout(n_tasks=3)
-    per_task = rollout.bootstraps.sum((1, 2)).tolist()
+    per_task = rollout.truncated.sum((1, 2)).tolist()
     for task in range(3):
         part = rollout.of_tasks(slice(task, task + 1))
         start = sum(per_task[:task])
