@@ -1,7 +1,5 @@
 """A callback that records the adaptation curve on held-out tasks while meta-training."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +8,10 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 from stable_baselines3.common.type_aliases import GymEnv
 
-from sb3_bomrl.algorithms.evaluation import AdaptationCurve, evaluate_adaptation
+from sb3_bomrl.algorithms.evaluation import AdaptationCurve, evaluate_adaptation, write_curves
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.saving.files import write_atomically
 from sb3_bomrl.types import Task
-
-CSV_HEADER = ("timesteps", "task", "adaptation_steps", "env_steps", "mean_return", "std_return")
 
 
 class AdaptationCallback(EventCallback):
@@ -146,12 +142,7 @@ class AdaptationCallback(EventCallback):
             "tasks": np.array([repr(task) for task in curves[-1].tasks]),
         }
         write_atomically(self.log_path / "evaluations.npz", lambda file: np.savez(file, **arrays))
-        table = io.StringIO()
-        writer = csv.writer(table)
-        writer.writerow(CSV_HEADER)
-        for timesteps, curve in self.evaluations:
-            writer.writerows(_rows(timesteps, curve))
-        write_atomically(self.log_path / "adaptation.csv", lambda file: file.write(table.getvalue().encode()))
+        write_curves(self.log_path / "adaptation.csv", "timesteps", self.evaluations)
 
     def update_child_locals(self, locals_: dict[str, Any]) -> None:
         """
@@ -161,11 +152,3 @@ class AdaptationCallback(EventCallback):
         """
         if self.callback is not None:
             self.callback.update_locals(locals_)
-
-
-def _rows(timesteps: int, curve: AdaptationCurve) -> list[tuple[Any, ...]]:
-    return [
-        (timesteps, repr(task), k, curve.env_steps[k, i], curve.returns[k, i].mean(), curve.returns[k, i].std())
-        for i, task in enumerate(curve.tasks)
-        for k in range(len(curve.returns))
-    ]
