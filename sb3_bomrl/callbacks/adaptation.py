@@ -18,14 +18,17 @@ class AdaptationCallback(EventCallback):
     """
     Adapt to held-out tasks every ``eval_freq`` calls and record the returns after 0 … K adaptations.
 
-    SB3's ``EvalCallback`` scores the meta-policy as it is; this one scores what it adapts to. In the logger it writes
-    ``meta/eval_return_0`` … ``meta/eval_return_K`` (means over tasks) and ``eval/mean_reward`` (after K adaptations).
-    In ``log_path`` it writes ``evaluations.npz``, which SB3's and rl_zoo3's plotting scripts read (``timesteps``,
-    ``results``, ``ep_lengths``, of the policies adapted K times) and which also holds ``adaptation_returns``,
-    (n_evaluations, K + 1, n_tasks, n_eval_episodes), ``adaptation_env_steps`` and ``tasks``; and ``adaptation.csv``,
-    one row per evaluation, task and number of adaptations.
+    SB3's ``EvalCallback`` scores the meta-policy; this one scores the policies that it adapts to.
 
-    The environment steps played here are not counted in ``num_timesteps``.
+    - The logger gets ``meta/eval_return_0`` … ``meta/eval_return_K`` (means over tasks) and ``eval/mean_reward`` (after
+      K adaptations).
+    - ``evaluations.npz`` in ``log_path`` is read by SB3's and rl_zoo3's plotting scripts: ``timesteps``, ``results``
+      and ``ep_lengths`` are those after K adaptations. It also holds ``adaptation_returns`` of shape (n_evaluations,
+      K + 1, n_tasks, n_eval_episodes), ``adaptation_env_steps`` and ``tasks``.
+    - ``adaptation.csv`` in ``log_path`` has one row per evaluation, task and number of adaptations, in the columns of
+      :func:`~sb3_bomrl.algorithms.evaluation.write_curves`.
+
+    The environment steps of evaluations are not counted in ``num_timesteps``.
 
     :param eval_env: environment or VecEnv for testing, not the training environment
     :param tasks: held-out tasks; the environment's own ``test_tasks`` if not given
@@ -38,7 +41,7 @@ class AdaptationCallback(EventCallback):
     :param log_path: folder for the records
     :param best_model_save_path: folder for ``best_model.zip``, by the return after K adaptations
     :param deterministic: score the most probable actions
-    :param seed: of episodes and actions; the same for all evaluations, so that they differ by the policy alone
+    :param seed: of episodes and actions, the same for every evaluation
     :param verbose: 0 no output, 1 one line per evaluation
     """
 
@@ -146,7 +149,7 @@ class AdaptationCallback(EventCallback):
 
     def update_child_locals(self, locals_: dict[str, Any]) -> None:
         """
-        Pass the training loop's variables on.
+        Hand the training loop's variables to the callback after an evaluation.
 
         :param locals_: the variables
         """
