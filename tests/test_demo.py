@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 def run_demo(output, *arguments):
     command = [sys.executable, str(ROOT / "examples" / "demo.py"), "--output", str(output), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "MPLBACKEND": "Agg"})
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, env={**os.environ, "MPLBACKEND": "Agg"})
 
 
 def test_demo_trains_adapts_prints_and_draws(tmp_path):
