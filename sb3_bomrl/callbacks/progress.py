@@ -50,11 +50,12 @@ class ProgressLineCallback(BaseCallback):
             self._phases = []
 
     def _on_training_end(self) -> None:
-        self._print(time.monotonic())
+        if self.model.num_timesteps > self._start_steps:
+            self._print(time.monotonic())
 
     def _print(self, now: float) -> None:
         done, total = self.model.num_timesteps, self.model._total_timesteps
         rate = (done - self._start_steps) / max(now - self._start_time, 1e-9)
-        left = timedelta(seconds=round(max(total - done, 0) / max(rate, 1e-9)))
-        shares = f"{done:,} of {total:,} steps ({done / total:.0%}), {rate:,.0f} steps/s, {left} left"
-        print(f"{shares}{self._returns}", flush=True)
+        left = timedelta(seconds=round(max(total - done, 0) / rate))
+        line = f"{done:,} of {total:,} steps ({done / total:.0%}), {rate:,.0f} steps/s, {left} left"
+        print(f"{line}{self._returns}", flush=True)

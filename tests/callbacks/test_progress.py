@@ -63,6 +63,11 @@ def test_other_algorithms_have_no_adaptation(capsys):
     assert lines(capsys) == [("16", "16", "100", "1", "0:00:00", "")]
 
 
+def test_a_run_without_steps_prints_nothing(capsys):
+    make().learn(0, ProgressLineCallback())
+    assert lines(capsys) == []
+
+
 @pytest.mark.parametrize("interval", [0, -1.0, float("nan")])
 def test_the_interval_is_positive(interval):
     with pytest.raises(ValueError, match="interval must be a finite number above 0"):

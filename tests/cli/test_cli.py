@@ -32,6 +32,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "nav"
     done = call("train", ENV, *TINY, "-n", 240, "-o", folder)
     assert done.exit_code == 0, done.output
+    assert "240 of 240 steps (100%)" in done.output, "no terminal, so lines of progress"
     return folder
 
 
