@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from sb3_bomrl import BOMRL
 from sb3_bomrl.cli import app as cli
 from sb3_bomrl.saving.checkpoints import checkpoints
+from sb3_bomrl.zoo import play
 
 ENV = "bomrl/Navigation2D-v0"
 TINY = ["-P", "n_steps=10", "-P", "meta_batch_size=2", "-P", "n_envs_per_task=2", "-P", "n_inner_steps=2"]
@@ -31,6 +32,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "nav"
     done = call("train", ENV, *TINY, "-n", 240, "-o", folder)
     assert done.exit_code == 0, done.output
+    assert "240 of 240 steps (100%)" in done.output, "no terminal, so lines of progress"
     return folder
 
 
@@ -53,7 +55,7 @@ def test_evaluate_prints_and_writes(run, tmp_path):
     assert done.output.count("\n") == 27  # a head, 25 tasks, a mean
     rows = list(csv.DictReader((tmp_path / "curve.csv").read_text().splitlines()))
     assert len(rows) == 50
-    mean = sum(float(row["mean_return"]) for row in rows if row["adaptations"] == "1") / 25
+    mean = sum(float(row["mean_return"]) for row in rows if row["adaptation_steps"] == "1") / 25
     assert float(done.output.split()[-1]) == pytest.approx(mean, abs=0.06)
 
 
@@ -74,8 +76,8 @@ def test_video_shows_both_policies_side_by_side(run, tmp_path, monkeypatch, name
 
     with pytest.raises(ValueError, match=r"env must be able to render, but bomrl/Navigation2D-v0"):
         call("video", run, "--task", "(0.4, -0.1)")
-    monkeypatch.setattr(cli.runs.gym, "make", lambda env_id: SimpleNamespace(metadata={"render_modes": ["rgb_array"]}))
-    monkeypatch.setattr(cli.runs.LoadedModel, "_frames", frames)
+    monkeypatch.setattr(play.gym, "make", lambda env_id: SimpleNamespace(metadata={"render_modes": ["rgb_array"]}))
+    monkeypatch.setattr(cli.models.LoadedModel, "_frames", frames)
     done = call("video", run, "--task", "(0.4, -0.1)", "--episodes", 2, "-o", tmp_path / name)
     assert done.exit_code == 0, done.output
     assert (tmp_path / name).read_bytes().startswith(start)

@@ -14,6 +14,7 @@ from stable_baselines3.common.utils import LinearSchedule
 pytest.importorskip("rl_zoo3")
 
 from sb3_bomrl import BOMRL, zoo
+from sb3_bomrl.zoo import scripts
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # rl_zoo3 and what it imports
 ENV = "bomrl/Navigation2D-v0"
@@ -42,7 +43,7 @@ def zoo_run(folder, monkeypatch):
 
 def run(patch, *argv):
     patch.setattr(sys, "argv", ["sb3_bomrl.zoo", *argv])
-    zoo.main()
+    scripts.main()
 
 
 def test_train_saves_the_model_and_its_adapted_returns(folder):
@@ -145,7 +146,7 @@ def test_plots_from_a_file(zoo_run, tmp_path, capsys, monkeypatch):
 def test_the_hub_scripts_can_be_imported():
     zoo.register()
     for name in ("push_to_hub", "load_from_hub", "record_video", "record_training"):
-        runpy.run_module(zoo.SCRIPTS[name], run_name="imported")
+        runpy.run_module(scripts.SCRIPTS[name], run_name="imported")
 
 
 def test_the_unmodified_script_finds_the_algorithm(tmp_path):
@@ -165,4 +166,4 @@ def test_the_unmodified_script_finds_the_algorithm(tmp_path):
 def test_unknown_scripts_are_named(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["zoo", "dance"])
     with pytest.raises(SystemExit, match=r"SCRIPT must be one of train, enjoy.* got 'dance'"):
-        zoo.main()
+        scripts.main()
