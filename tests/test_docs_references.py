@@ -38,13 +38,7 @@ def equation_rows():
 
 
 def resolve(name, module):
-    """
-    Find what a name of the table stands for.
-
-    :param name: from ``sb3_bomrl`` on, or within ``module``
-    :param module: of the name before it
-    :return: its module
-    """
+    """Return the module of a name that is given from ``sb3_bomrl`` on, or within ``module``."""
     if "." not in name:
         assert hasattr(module, name), f"{module.__name__} has no {name}"
         return module
@@ -131,6 +125,32 @@ def test_the_reference_has_every_public_name():
     text = (DOCS / "api.md").read_text()
     named = set(re.findall(r"sb3_bomrl\.(\w+)$", text, re.MULTILINE))
     assert {*sb3_bomrl.__all__, "RL2"} - {"__version__"} <= named
+
+
+def layers(text):
+    """The layers of the import contract, from above: sets of names."""
+    contract = re.search(r"^layers = (\[.*?\])$", text, re.MULTILINE | re.DOTALL)[1]
+    return [set(re.findall(r"\w+", layer)) for layer in ast.literal_eval(contract)]
+
+
+def test_the_picture_of_the_layers_is_the_import_contract():
+    picture = re.search(r"```text\n(.*?)```", (DOCS / "architecture.md").read_text(), re.DOTALL)[1]
+    drawn = [set(line.split("│")[0].split()) for line in picture.splitlines()]
+    assert drawn == layers((ROOT / "pyproject.toml").read_text())
+    package = ROOT / "sb3_bomrl"
+    modules = {path.stem for path in package.glob("*.py")} | {
+        path.parent.name for path in package.glob("*/__init__.py")
+    }
+    assert modules - {"__init__"} == set().union(*drawn)
+
+
+def test_where_to_change_what_names_files():
+    table = (DOCS / "architecture.md").read_text().split("## Where do I change what?")[1]
+    table_rows = re.findall(r"^\| (.+) \| (.+) \|$", table, re.MULTILINE)[1:]
+    assert len(table_rows) == 10
+    for _, files in table_rows:
+        for file in re.findall(r"`([\w/]+(?:\.py|/))`", files):
+            assert (ROOT / "sb3_bomrl" / file).exists(), file
 
 
 def test_every_page_is_in_the_table_of_contents():
