@@ -171,6 +171,18 @@ def test_the_task_family_tutorial_keeps_its_promise():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_are_short(page):
+    """At most 1,200 words, and 100 in an item of a list; the README has at most 150 lines."""
+    text = page.read_text()
+    if page.stem not in ("theory", "api", "changelog"):
+        assert len(text.split()) <= 1_200
+    if page.stem == "README":
+        assert len(text.splitlines()) <= 150
+    items = re.findall(r"^ *(?:-|\d+\.) .*(?:\n {2,}\S.*)*", text, re.MULTILINE)
+    assert max((len(item.split()) for item in items), default=0) <= 100
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     """Relative links, figures and {doc} references."""
     text = page.read_text()
