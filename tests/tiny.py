@@ -1,5 +1,6 @@
 """Small environments and models."""
 
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -96,7 +97,9 @@ def make_model(
     settings.update(next(own for base, own in OWN_SETTINGS.items() if issubclass(cls, base)))
     if policy == "MlpPolicy":
         settings["policy_kwargs"] = {"net_arch": [8]}
-    return cls(policy, goal_vec() if env is None else env, **{**settings, **kwargs})
+    with warnings.catch_warnings():  # some of the settings are for other outer steps or baselines
+        warnings.filterwarnings("ignore", ".*has no effect", UserWarning)
+        return cls(policy, goal_vec() if env is None else env, **{**settings, **kwargs})
 
 
 def params_of(model: BOMRL) -> dict[str, th.Tensor]:

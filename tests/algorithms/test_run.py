@@ -10,9 +10,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_bomrl import BOMRL, EMAML, MAML, MetaAlgorithm, Reptile, TaskSamplerWrapper, make_meta_vec_env
 from sb3_bomrl.core.distances import DISTANCES
-from sb3_bomrl.core.hypergradient import HYPERGRADIENTS
 from sb3_bomrl.core.inner_solvers import INNER_METHODS
 from sb3_bomrl.core.surrogates import SURROGATES
+from sb3_bomrl.meta.hypergradients import HYPERGRADIENTS
 from sb3_bomrl.rollout.estimation import BASELINES
 
 BOX = spaces.Box(-2.0, 2.0, (2,), np.float32)
@@ -72,7 +72,7 @@ def test_multi_input_policy_runs_on_dictionaries(tiny, baseline, hypergradient):
 def test_cnn_policy_runs_on_images(tiny, shape, algorithm):
     env = DummyVecEnv([lambda: tiny.SpaceEnv(spaces.Box(0, 255, shape, np.uint8), ACTIONS["discrete"])] * 2)
     features = {"features_extractor_kwargs": {"features_dim": 16}}
-    model = tiny.model(env, "CnnPolicy", algorithm, n_steps=4, n_inner_steps=2, policy_kwargs=features)
+    model = tiny.model(env, "CnnPolicy", algorithm, n_steps=4, policy_kwargs=features)
     assert model.resolved_baseline() == "value_net"
     log = train_once(tiny, model, 1)
     assert "train/value_loss" in log[-1]
