@@ -76,6 +76,8 @@ def make_model(env, problem, hypergradient="implicit_sampling", n_tasks=3, **kwa
         solver = {"inner_solver": "sgd", "inner_lr": 0.15, "n_inner_steps": 400, "inner_gradient_tolerance": 1e-8}
     else:
         solver = {"inner_solver": "closed_form"}
+    if hypergradient != "unrolled":  # a state that only query episodes visit has no inner Hessian
+        solver |= {"hypergradient_damping": 1e-5, "hypergradient_cg_max_steps": 100}
     model = BOMRL(
         "TabularPolicy",
         env,
@@ -83,8 +85,6 @@ def make_model(env, problem, hypergradient="implicit_sampling", n_tasks=3, **kwa
         distance=problem.distance,
         reg_coef=problem.reg_coef,
         hypergradient=hypergradient,
-        hypergradient_damping=1e-5,  # a state that only query episodes visit has no inner Hessian
-        hypergradient_cg_max_steps=100,
         discount_states=True,
         normalize_advantage=False,
         gamma=LAKE_GAMMA,

@@ -201,7 +201,7 @@ def test_task_sampler_wrapper(tiny, factory):
 
 def test_an_id_makes_its_own_environments(tiny):
     model = BOMRL(
-        "MlpPolicy", "bomrl/Navigation2D-v0", n_steps=5, meta_batch_size=3, n_envs_per_task=2, seed=0, n_inner_steps=2
+        "MlpPolicy", "bomrl/Navigation2D-v0", n_steps=5, meta_batch_size=3, n_envs_per_task=2, seed=0, reg_coef=5.0
     )
     assert isinstance(model, MetaAlgorithm)
     assert model.n_envs == 6
