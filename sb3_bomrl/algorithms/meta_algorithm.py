@@ -28,8 +28,7 @@ from sb3_bomrl.algorithms.arguments import (
     warn_without_effect,
 )
 from sb3_bomrl.algorithms.outer import OUTER_STEPS, adam_step, fit_value_net, trpo_step
-from sb3_bomrl.algorithms.run import IterationHook, Run
-from sb3_bomrl.algorithms.stopwatch import Stopwatch
+from sb3_bomrl.algorithms.run import IterationHook, Run, Stopwatch
 from sb3_bomrl.checks import check_positive, step_size
 from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.threads import torch_threads

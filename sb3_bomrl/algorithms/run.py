@@ -1,9 +1,14 @@
-"""What one call of ``learn`` creates."""
+"""What one call of ``learn`` creates, and the time that its phases take."""
 
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_bomrl.rollout.collector import RolloutCollector
@@ -65,3 +70,34 @@ class Run:
         self.normalizer.release()
         for hook in self.hooks:
             hook.on_learn_end()
+
+
+class Stopwatch:
+    """Wall-clock time per phase of a meta-iteration, logged as ``time/<phase>`` in seconds."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """
+        Add the time of a block to a phase.
+
+        :param phase: name of the phase
+        """
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[phase] += time.perf_counter() - start
+
+    def record(self, logger: Logger) -> None:
+        """
+        Write all phases to a logger.
+
+        :param logger: SB3 logger
+        """
+        for phase, seconds in self._seconds.items():
+            logger.record(f"time/{phase}", seconds)
+            if phase == "meta_gradient":
+                logger.record("time/hypergradient", seconds)  # its name in 0.1, for one more version
