@@ -66,3 +66,5 @@ def test_bad_arguments_are_named():
         sample_layouts("high_variance", 4, 0, size=2)  # there are three: one of two cells may be a hole, or none
     with pytest.raises(ValueError, match="rows of one length"):
         check_layout(("SF", "FFG"))
+    with pytest.raises(ValueError, match="one start S and a goal G"):
+        check_layout(("SS", "FG"))
