@@ -45,8 +45,10 @@ class ProgressLineCallback(BaseCallback):
         if not isinstance(self.model, MetaAlgorithm):
             return
         self._phases.append(float(episode_returns(self.locals["rollout"]).mean()))
-        if len(self._phases) == self.model.n_support_phases + 1:
-            self._returns = f", return {self._phases[0]:.1f} before and {self._phases[-1]:.1f} after adaptation"
+        n_waves = max(1, self.model.meta_batch_size // self.model.n_envs)
+        if len(self._phases) == n_waves * (self.model.n_support_phases + 1):
+            before, after = (sum(part) / n_waves for part in (self._phases[:n_waves], self._phases[-n_waves:]))
+            self._returns = f", return {before:.1f} before and {after:.1f} after adaptation"
             self._phases = []
 
     def _on_training_end(self) -> None:

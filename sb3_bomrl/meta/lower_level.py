@@ -4,9 +4,9 @@ from collections.abc import Callable
 from functools import partial
 
 import torch as th
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution
 
-from sb3_bomrl.core.distances import policy_distance, policy_kl
+from sb3_bomrl.core.distances import STATE_DISTANCES, policy_distance, policy_kl
 from sb3_bomrl.core.inner_solvers import InnerSolver, InnerValue, solve_inner
 from sb3_bomrl.core.surrogates import Surrogate, get_surrogate, likelihood_ratio
 from sb3_bomrl.policies.actor import Actor
@@ -43,7 +43,7 @@ class LowerLevel:
 
     def policy(self, params: Params) -> Distribution:
         r"""
-        π(·∣s) at the support states.
+        Return π(·∣s) at the support states.
 
         :param params: stacked, each of shape (n_tasks, \*shape)
         :return: batch shape (n_tasks, n_samples)
@@ -54,7 +54,7 @@ class LowerLevel:
 
     def value(self, task_params: Params, meta_params: Params, meta_policy: Distribution) -> InnerValue:
         r"""
-        F = −(1/λ) Σ_t w_t h(π_θ/π_φ) A_t + D(φ, θ), Eq. (A2).
+        Compute F = −(1/λ) Σ_t w_t h(π_θ/π_φ) A_t + D(φ, θ), Eq. (A2).
 
         :param task_params: θ, each of shape (n_tasks, \*shape)
         :param meta_params: φ, same shapes
@@ -74,7 +74,7 @@ class LowerLevel:
 
     def loss(self, task_params: Params, meta_params: Params) -> th.Tensor:
         r"""
-        F(θ, φ) as a function of both, for the hypergradient.
+        Compute F(θ, φ) as a function of both, for the hypergradient.
 
         :param task_params: θ, each of shape (n_tasks, \*shape)
         :param meta_params: φ, same shapes
@@ -84,23 +84,18 @@ class LowerLevel:
 
     def state_distance(self, task_params: Params, meta_params: Params) -> th.Tensor:
         r"""
-        d²(π_φ(·∣s), π_θ(·∣s)) at every support state; their average is D for the distances of Alg(1) and Alg(2).
+        Compute d²(π_φ(·∣s), π_θ(·∣s)) at every support state, whose average is D for Alg(1) and Alg(2).
 
         :param task_params: θ, each of shape (n_tasks, \*shape)
         :param meta_params: φ, same shapes
         :return: (n_tasks, n_samples)
-        :raises ValueError: for ``"parameter"``, which is no average over states
+        :raises KeyError: for ``"parameter"``, which is no average over states
         """
-        policy, meta_policy = self.policy(task_params), self.policy(meta_params)
-        if self.distance == "kl_meta_task":
-            return kl_divergence(meta_policy, policy)
-        if self.distance == "kl_task_meta":
-            return kl_divergence(policy, meta_policy)
-        raise ValueError(f"distance must be a KL divergence to be an average over states, got {self.distance!r}")
+        return STATE_DISTANCES[self.distance](self.policy(meta_params), self.policy(task_params))
 
     def metric(self, task_params: Params) -> th.Tensor:
         r"""
-        KL(π_θ held fixed ‖ π_θ), whose Hessian at θ is the Fisher matrix.
+        Compute KL(π_θ held fixed ‖ π_θ), whose Hessian at θ is the Fisher matrix.
 
         :param task_params: θ, each of shape (n_tasks, \*shape)
         :return: (n_tasks,)

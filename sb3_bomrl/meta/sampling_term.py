@@ -2,6 +2,7 @@
 
 import torch as th
 
+from sb3_bomrl.core.distances import STATE_DISTANCES
 from sb3_bomrl.core.hypergradient import (
     score_function_sampling_term,
 )
@@ -56,6 +57,6 @@ def sampling_term(
         support.episode_ends.to(device),
         gamma,
         lower.reg_coef,
-        None if lower.distance == "parameter" else state_distance,
+        state_distance if lower.distance in STATE_DISTANCES else None,
         features,
     )
