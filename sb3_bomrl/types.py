@@ -155,7 +155,7 @@ class Adaptation(NamedTuple):
 
 class MetaBatch(NamedTuple):
     """
-    What one meta-iteration has collected, and the adaptations to it.
+    The data of one meta-iteration, and the adaptations to them.
 
     :param meta_params: φ, each of shape (n_tasks, \\*shape)
     :param supports: pre-adaptation data of every support phase: of φ, then of each adaptation but the last

@@ -144,7 +144,7 @@ def evaluate_adaptation(
     measure: Measure | None = None,
 ) -> AdaptationCurve:
     """
-    Returns after 0 … K adaptations on test tasks, all tasks at once.
+    Score a model on test tasks after 0 … K adaptations, all tasks at once.
 
     Per task: play ``n_episodes`` episodes with the current policy, adapt, score the result by the undiscounted return
     of ``n_eval_episodes`` fresh episodes; K times. The model is left as it is.

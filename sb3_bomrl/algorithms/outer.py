@@ -25,7 +25,7 @@ def _all_in_one(observations: Observations) -> Observations:
 
 def mean_kl(actor: Actor, meta_params: Params, support: Batch) -> Callable[[Params], th.Tensor]:
     r"""
-    φ_new -> KL(π_φ ‖ π_φ_new), averaged over the pre-adaptation states of the whole meta-batch.
+    Return φ_new -> KL(π_φ ‖ π_φ_new), averaged over the pre-adaptation states of the whole meta-batch.
 
     :param actor: policy as a function of stacked parameters
     :param meta_params: φ, each of shape \*shape
@@ -45,7 +45,7 @@ def mean_kl(actor: Actor, meta_params: Params, support: Batch) -> Callable[[Para
 
 def mean_fisher(actor: Actor, meta_params: Params, support: Batch, sub_sampling_factor: int = 1) -> MatVec:
     r"""
-    Products with the Fisher matrix at φ, averaged over the pre-adaptation states of the whole meta-batch.
+    Return products with the Fisher matrix at φ, averaged over the pre-adaptation states of the whole meta-batch.
 
     :param actor: policy as a function of stacked parameters
     :param meta_params: φ, each of shape \*shape
@@ -86,7 +86,7 @@ def trpo_step(
     sub_sampling_factor: int = 1,
 ) -> OuterInfo:
     r"""
-    Natural-gradient step on the policy's meta-parameters within a KL radius.
+    Take a natural-gradient step on the policy's meta-parameters within a KL radius.
 
     :param actor: brings the policy that is changed
     :param meta_params: φ, each of shape \*shape

@@ -1,4 +1,4 @@
-"""What one call of ``learn`` creates, and the time that its phases take."""
+"""One run of ``learn``: its tasks, collector, callback and hooks, and the time that its phases take."""
 
 import time
 from collections import defaultdict
@@ -18,7 +18,7 @@ from sb3_bomrl.types import Task
 
 
 class IterationHook(Protocol):
-    """What :meth:`~sb3_bomrl.MetaAlgorithm.add_iteration_hook` takes."""
+    """An object that is told when meta-iterations end, see :meth:`~sb3_bomrl.MetaAlgorithm.add_iteration_hook`."""
 
     def on_iteration_end(self) -> bool:
         """Called between two meta-iterations; returning ``False`` ends the run."""

@@ -24,7 +24,7 @@ of them for all threads.
 
 class Chunks(NamedTuple):
     """
-    How the learning phase cuts up the task axis.
+    A partition of the task axis, for the learning phase.
 
     :param tasks: slices of the task axis, in order
     :param parallel: let threads work on chunks of their own

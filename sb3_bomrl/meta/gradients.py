@@ -68,7 +68,7 @@ def bomrl_meta_gradient(
     sampling_term: SamplingTerm | None = None,
 ) -> MetaGradient:
     r"""
-    BO-MRL's meta-gradient: the policy gradient at θ', pulled back to φ, Eq. (A3).
+    Pull the policy gradient at θ' back to φ, Eq. (A3): BO-MRL's meta-gradient.
 
     :param lower: the lower level on the support data
     :param meta_params: φ, each of shape (n_tasks, \*shape)
@@ -100,7 +100,7 @@ def maml_meta_gradient(
     surrogate: str = "linear",
 ) -> MetaGradient:
     r"""
-    MAML's meta-gradient (Finn et al., 2017, Algorithm 3): Π_k (I + α H_k) ∇J(θ_K), H_k the Hessian of step k.
+    Compute MAML's Π_k (I + α H_k) ∇J(θ_K), H_k the Hessian of step k (Finn et al., 2017, Algorithm 3).
 
     With the linear h that Hessian is the low-variance-curvature estimate of ∇²J (Rothfuss et al., 2019, Section 5);
     with the log it has the terms ∇² log π A alone.
@@ -121,7 +121,7 @@ def maml_meta_gradient(
 
 def fomaml_meta_gradient(actor: Actor, adapted_params: Params, query: Batch) -> MetaGradient:
     r"""
-    First-order MAML's meta-gradient (Finn et al., 2017, Section 5.2): ∇J(θ_K), taken as it is.
+    Compute first-order MAML's ∇J(θ_K) (Finn et al., 2017, Section 5.2).
 
     :param actor: policy as a function of stacked parameters
     :param adapted_params: θ_K, each of shape (n_tasks, \*shape)
@@ -143,7 +143,7 @@ def emaml_meta_gradient(
     inner_lr: float,
 ) -> MetaGradient:
     r"""
-    E-MAML's meta-gradient: MAML's, plus the credit to what was sampled before adapting,
+    Compute E-MAML's meta-gradient: MAML's, plus the credit to what was sampled before adapting,
 
         E[ [dθ_K/dφ]ᵀ ∇J(θ_K) + c J(θ_K) ∇_φ Σ_k Σ_t log π_θk(a_t∣s_t) ]
 
@@ -176,7 +176,7 @@ def emaml_meta_gradient(
 
 def leave_one_out_credit(query: Rollout, visitation: th.Tensor, normalize_advantage: bool) -> th.Tensor:
     r"""
-    J_τ(θ_K) less the mean of the other tasks', in the units of the query surrogate's gradient.
+    Compute J_τ(θ_K) less the mean of the other tasks', in the units of the query surrogate's gradient.
 
     J_τ is the return of the episodes, discounted only where the visitation is: elsewhere the γ in the advantages of
     the policy gradient is a means against variance (Schulman et al., 2016, Section 3).
@@ -213,7 +213,7 @@ def promp_meta_gradient(
     kl_coefs: th.Tensor,
 ) -> tuple[MetaGradient, th.Tensor]:
     r"""
-    ProMP's meta-gradient (Rothfuss et al., 2019, Section 6 and Algorithm 1): that of
+    Compute ProMP's meta-gradient (Rothfuss et al., 2019, Section 6 and Algorithm 1), that of
 
         Σ_t w_t min(r_t A_t, clip(r_t, 1 − ε, 1 + ε) A_t) − (1/K) Σ_k η_k KL(π_θk,old ‖ π_θk),  r_t = π_θK / π_θK,old,
 
@@ -246,7 +246,7 @@ def reptile_meta_gradient(
     actor: Actor, supports: Sequence[Batch], meta_params: Params, adapted_params: Params, inner_lr: float
 ) -> MetaGradient:
     r"""
-    Reptile's direction θ_K − φ (Nichol et al., 2018, Algorithm 1), with the last inner steps still to be made.
+    Make the last inner steps, then return Reptile's direction θ_K − φ (Nichol et al., 2018, Algorithm 1).
 
     :param actor: policy as a function of stacked parameters
     :param supports: data of the inner steps that remain

@@ -32,7 +32,7 @@ def brought_up_to_date(file: ModelFile) -> ModelFile:
 
 
 def _searched(writer: Any, settings: dict[str, Any]) -> bool:
-    """Whether ``line_search`` had an effect."""
+    """Return whether ``line_search`` had an effect."""
     return settings.get("outer_step") == "trpo" and settings.get("hypergradient") in _SEARCHED.get(writer, ())
 
 
