@@ -17,7 +17,7 @@ def query_surrogate(
     actor: Actor, query: Batch, task_params: Params, surrogate: Surrogate = linear_surrogate
 ) -> th.Tensor:
     r"""
-    Compute Σ_t w_t h(π_θ(a_t∣s_t)/π_θ'(a_t∣s_t)) A_t on data of π_θ', whose gradient at θ = θ' is task τ's policy gradient.
+    Compute Σ_t w_t h(π_θ/π_θ') A_t on data of π_θ', whose gradient at θ = θ' is the policy gradient of task τ.
 
     :param actor: policy as a function of stacked parameters
     :param query: post-adaptation data
