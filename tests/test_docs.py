@@ -31,7 +31,7 @@ import pytest
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_bomrl import BOMRL, AdaptationCallback, MetaAlgorithm
-from sb3_bomrl.algorithms import evaluation
+from sb3_bomrl.algorithms import evaluation, meta_algorithm
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -90,7 +90,8 @@ def small_budgets(monkeypatch):
 
     bound(MetaAlgorithm, "learn", total_timesteps=1)
     bound(OnPolicyAlgorithm, "learn", total_timesteps=1)
-    bound(MetaAlgorithm, "__init__", n_steps=20, n_envs_per_task=2)
+    bound(MetaAlgorithm, "__init__", n_steps=20)
+    bound(meta_algorithm, "make_meta_vec_env", n_envs=10)
     bound(BOMRL, "__init__", n_inner_steps=3)
     bound(AdaptationCallback, "__init__", eval_freq=30)
     bound(MetaAlgorithm, "adapt", n_episodes=2)

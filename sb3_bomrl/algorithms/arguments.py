@@ -63,7 +63,7 @@ def warn_without_effect(instance: Any, reasons: Mapping[str, str]) -> None:
     parameters = inspect.signature(type(instance).__init__).parameters
     for name, reason in reasons.items():
         if name in parameters and getattr(instance, name) != parameters[name].default:
-            warnings.warn(f"{name}={getattr(instance, name)!r} has no effect {reason}", UserWarning, stacklevel=4)
+            warnings.warn(f"{name}={getattr(instance, name)!r} has no effect {reason}", UserWarning, stacklevel=5)
 
 
 _COUNTS = (
