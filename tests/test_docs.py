@@ -113,6 +113,7 @@ def resolve(tree):
 
 @pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")  # SB3's progress bar
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:n_inner_steps=3 has no effect")  # of small_budgets
 @pages_with("python")
 def test_python_blocks_run(page, tmp_path, monkeypatch, small_budgets):
     monkeypatch.chdir(tmp_path)

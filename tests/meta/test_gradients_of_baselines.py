@@ -266,5 +266,5 @@ def test_the_credit_is_the_lead_over_the_other_tasks():
     th.testing.assert_close(leave_one_out_credit(rollout, batches.state_visitation(rollout, 0.5), False), expected)
     alone = Rollout(*(x[:1] for x in rollout))
     th.testing.assert_close(
-        leave_one_out_credit(alone, state_visitation(alone), False), th.tensor([3.5 * 2 / 3]).double()
+        leave_one_out_credit(alone, batches.state_visitation(alone), False), th.tensor([3.5 * 2 / 3]).double()
     )
