@@ -119,5 +119,5 @@ def make_model(method: str, env: Any, settings: dict[str, Any], seed: int) -> Me
     algorithm = REGISTRY[METHODS[method].algorithm]
     kwargs = {**settings, "policy_kwargs": policy_arguments(settings)}
     kwargs.pop("n_envs")
-    kwargs = with_schedules(kwargs, ("learning_rate", *algorithm.step_sizes))
+    kwargs = with_schedules(kwargs, ("learning_rate", *algorithm.scheduled))
     return algorithm(env=env, seed=seed, device="cpu", **kwargs)

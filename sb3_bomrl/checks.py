@@ -1,37 +1,61 @@
-"""Checks of arguments, with errors that name the argument, the value and what is accepted."""
+"""Checks of arguments; their errors name the argument, the value and what is accepted."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
 
-def check_choice(name: str, value: Any, accepted: Sequence[str]) -> None:
+def check_choice(name: str, value: Any, accepted: Sequence[Any]) -> None:
     """
-    Require one of some names.
+    Require one of some values.
 
     :param name: the argument
-    :param value: what was given
-    :param accepted: what is accepted
+    :param value: its value
+    :param accepted: the accepted values
     :raises ValueError: otherwise
     """
     if value not in accepted:
         raise ValueError(f"{name} must be one of {tuple(accepted)}, got {value!r}")
 
 
-def check_positive(name: str, value: Any, integer: bool = False) -> None:
+def check_positive(name: str, value: Any, integer: bool = False, optional: bool = False) -> None:
     """
     Require a positive, finite number.
 
     :param name: the argument
-    :param value: what was given
+    :param value: its value
     :param integer: require a whole number
+    :param optional: accept ``None`` too
     :raises ValueError: otherwise
     """
-    kind, words = (Integral, "an integer of at least 1") if integer else (Real, "a finite number above 0")
-    if isinstance(value, bool) or not isinstance(value, kind) or not np.isfinite(float(value)) or value <= 0:
-        raise ValueError(f"{name} must be {words}, got {value!r}")
+    words = "an integer of at least 1" if integer else "a finite number above 0"
+    _check_number(name, value, lambda number: number > 0, words, integer, optional)
+
+
+def check_non_negative(name: str, value: Any, integer: bool = False, optional: bool = False) -> None:
+    """
+    Require a finite number of at least 0.
+
+    :param name: the argument
+    :param value: its value
+    :param integer: require a whole number
+    :param optional: accept ``None`` too
+    :raises ValueError: otherwise
+    """
+    words = f"{'an integer' if integer else 'a finite number'} of at least 0"
+    _check_number(name, value, lambda number: number >= 0, words, integer, optional)
+
+
+def _check_number(
+    name: str, value: Any, accepts: Callable[[Any], bool], words: str, integer: bool, optional: bool
+) -> None:
+    if optional and value is None:
+        return
+    kind = Integral if integer else Real
+    if isinstance(value, bool) or not isinstance(value, kind) or not np.isfinite(float(value)) or not accepts(value):
+        raise ValueError(f"{name} must be {words}{', or None' if optional else ''}, got {value!r}")
 
 
 def check_range(name: str, value: Any, low: float, high: float) -> None:
@@ -39,13 +63,32 @@ def check_range(name: str, value: Any, low: float, high: float) -> None:
     Require a number in a closed interval.
 
     :param name: the argument
-    :param value: what was given
+    :param value: its value
     :param low: smallest accepted value
     :param high: largest accepted value
     :raises ValueError: otherwise
     """
     if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
         raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
+
+
+def check_interval(name: str, value: Any) -> tuple[float, float]:
+    """
+    Require the two ends of an interval.
+
+    :param name: the argument
+    :param value: its value
+    :return: (low, high)
+    :raises ValueError: unless they are two finite numbers, the first one smaller
+    """
+    try:
+        low, high = map(float, value)
+        accepted = bool(np.isfinite([low, high]).all()) and low < high
+    except (TypeError, ValueError):
+        accepted = False
+    if not accepted:
+        raise ValueError(f"{name} must be two finite numbers (low, high) with low < high, got {value!r}")
+    return low, high
 
 
 def check_step_size(name: str, value: Any) -> None:
@@ -62,7 +105,7 @@ def check_step_size(name: str, value: Any) -> None:
 
 def step_size(name: str, value: Any, progress_remaining: float) -> float:
     """
-    A step size as it is now.
+    Return the present value of a step size.
 
     :param name: the argument
     :param value: number, or function of the remaining progress

@@ -1,4 +1,4 @@
-"""Policies for use without this package: ONNX and TorchScript."""
+"""Export of policies to ONNX and TorchScript, for use without this package."""
 
 import io
 import warnings
@@ -14,11 +14,10 @@ from sb3_bomrl.saving.files import write_atomically
 
 class ExportedPolicy(th.nn.Module):
     """
-    The most probable action, as ``model.predict(observation, deterministic=True)`` gives it.
+    Module that returns the most probable action, as ``model.predict(observation, deterministic=True)`` does.
 
     :param model: a meta-policy, or an adapted model
-    :raises ValueError: if the observation space is a ``Dict``, or a ``VecNormalize`` outside the policy normalises
-        observations
+    :raises ValueError: if the observation space is a ``Dict``, or the model was trained with ``VecNormalize``
     """
 
     low: th.Tensor
@@ -27,7 +26,7 @@ class ExportedPolicy(th.nn.Module):
     def __init__(self, model: MetaAlgorithm) -> None:
         super().__init__()
         if isinstance(model.observation_space, spaces.Dict):
-            raise ValueError("model must have an observation space that is no Dict to be exported")
+            raise ValueError("model must have an observation space other than Dict to be exported")
         if model.get_vec_normalize_env() is not None or model._normalizer_statistics is not None:
             raise ValueError(
                 "model must normalise its observations itself to be exported, by NormalizedFlattenExtractor: this one "
@@ -42,7 +41,7 @@ class ExportedPolicy(th.nn.Module):
 
     def forward(self, observation: th.Tensor) -> th.Tensor:
         """
-        Act.
+        Return the most probable action.
 
         :param observation: (n_samples, \\*obs_shape), as the environment returns it
         :return: (n_samples, \\*action_shape)
@@ -63,11 +62,11 @@ def _example(model: MetaAlgorithm) -> th.Tensor:
 
 def export_torchscript(model: MetaAlgorithm, path: str | Path) -> None:
     """
-    Write a policy as TorchScript; ``torch.jit.load(path)(observations)`` acts.
+    Write a policy as TorchScript; ``torch.jit.load(path)(observations)`` returns actions.
 
     :param model: a meta-policy, or an adapted model
     :param path: the file
-    :raises ValueError: as :class:`ExportedPolicy`
+    :raises ValueError: if the observation space is a ``Dict``, or the model was trained with ``VecNormalize``
     """
     policy, buffer = ExportedPolicy(model), io.BytesIO()
     with warnings.catch_warnings(), th.no_grad():
@@ -82,7 +81,7 @@ def export_onnx(model: MetaAlgorithm, path: str | Path) -> None:
 
     :param model: a meta-policy, or an adapted model
     :param path: the file
-    :raises ValueError: as :class:`ExportedPolicy`
+    :raises ValueError: if the observation space is a ``Dict``, or the model was trained with ``VecNormalize``
     :raises ImportError: if the packages of the extra ``export`` are missing
     """
     try:

@@ -1,8 +1,8 @@
 """
 Figures of adaptation. Needs matplotlib (the ``plots`` extra).
 
-Each function draws in the axes it is given, or in those of a new figure, ``ax.figure``. ``pyplot`` is not used, so that
-no state is shared and no display is needed.
+Each function draws in the axes it is given, or in those of a new figure, ``ax.figure``. ``pyplot`` is not used: no
+state is shared, and no display is needed.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _COLOURS = ("#1f5fa8", "#d1495b", "#8a8a8a", "#2e8b57", "#edae49", "#7a4fa3")
 
 def plot_adaptation_curves(curves: Mapping[str, AdaptationCurve], ax: "Axes | None" = None) -> "Axes":
     """
-    Mean return over tasks against the number of adaptations, with the spread over tasks.
+    Draw the mean return over tasks against the number of adaptations, with the middle half of the tasks as a band.
 
     :param curves: label -> curve, all on the same tasks
     :param ax: axes to draw in; new ones if not given
@@ -44,7 +44,7 @@ def plot_adaptation_curves(curves: Mapping[str, AdaptationCurve], ax: "Axes | No
 
 def plot_goal_tracking(curve: AdaptationCurve, goal_name: str = "velocity", ax: "Axes | None" = None) -> "Axes":
     """
-    What was achieved against what each task asked for, after 0 … K adaptations.
+    Draw what was achieved against what each task asked for, after 0, 1 and K adaptations.
 
     :param curve: of tasks that are numbers, with ``measured`` in the same unit
     :param goal_name: what the task asks for
@@ -71,17 +71,17 @@ def plot_trajectories(
     paths: npt.ArrayLike, goals: npt.ArrayLike | None = None, name: str = "position", ax: "Axes | None" = None
 ) -> "Axes":
     """
-    One episode of every task before the first and after the last adaptation, a colour per task.
+    Draw one episode of every task before the first and after the last adaptation, a colour per task.
 
-    Paths in the plane are drawn as they are, numbers against the steps of the episode. An ``AdaptationCurve`` has them
-    in ``measured`` if ``measure`` picked them out of the rollout.
+    Paths in the plane are drawn as such, numbers against the steps of the episode. ``measured`` of an
+    ``AdaptationCurve`` holds them if ``measure`` returns them.
 
     :param paths: (K + 1, n_tasks, n_steps, 2) or (K + 1, n_tasks, n_steps), after 0 … K adaptations
     :param goals: (n_tasks, 2) or (n_tasks,), what each task asks for, in the same unit
-    :param name: what the paths are of
+    :param name: of the quantity, for the axes
     :param ax: axes to draw in; new ones if not given
     :return: the axes
-    :raises ValueError: if the shapes are none of these
+    :raises ValueError: if ``paths`` or ``goals`` has another shape
     """
     drawn = np.asarray(paths, dtype=float)
     if drawn.ndim not in (3, 4) or drawn.shape[3:] not in ((), (2,)):
@@ -109,10 +109,10 @@ def plot_trajectories(
 
 def save_figure(figure: Any, path: str | Path) -> Path:
     """
-    Write a figure under a temporary name and rename it.
+    Save a figure; the file is written under a temporary name and renamed.
 
     :param figure: matplotlib figure
-    :param path: file name with the format's suffix
+    :param path: file name, whose suffix is the format
     :return: the path
     """
     path = Path(path)
@@ -123,7 +123,7 @@ def save_figure(figure: Any, path: str | Path) -> Path:
 
 
 def _mark_goals(ax: "Axes", goals: npt.NDArray) -> None:
-    """A star for a point in the plane, a dashed line for a number; one of them in the legend."""
+    """Draw a star for a point in the plane, a dashed line for a number; one of them in the legend."""
     for task, (goal, colour) in enumerate(zip(goals, _colours(len(goals)), strict=True)):
         label = "asked for" if task == 0 else None
         if goals.ndim == 2:

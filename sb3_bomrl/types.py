@@ -13,7 +13,7 @@ Params: TypeAlias = dict[str, th.Tensor]
 """Parameters by name; stacked parameters carry a leading task axis, ``(n_tasks, *shape)``."""
 
 Task: TypeAlias = Any
-"""Whatever an environment's ``set_task`` accepts: a number, an array, a dictionary; ``None`` is "the only task"."""
+"""What an environment's ``set_task`` accepts: a number, an array, a dictionary; ``None`` where there are no tasks."""
 
 Observations: TypeAlias = th.Tensor | dict[str, th.Tensor]
 """A tensor, or a dictionary of tensors for ``spaces.Dict``."""
@@ -24,8 +24,8 @@ def map_observations(function: Callable[..., Any], *observations: Any) -> Any:
     Apply a function to observations, or to each part of observations of a ``spaces.Dict``.
 
     :param function: of as many arrays or tensors as there are observations
-    :param observations: arrays or tensors, or dictionaries of such with the same keys
-    :return: what the function returns, or a dictionary of that
+    :param observations: arrays or tensors, or mappings of such; the first one gives the keys
+    :return: the function's value, or a dictionary of its values
     """
     first = observations[0]
     if not isinstance(first, dict):
@@ -33,9 +33,19 @@ def map_observations(function: Callable[..., Any], *observations: Any) -> Any:
     return {key: map_observations(function, *(x[key] for x in observations)) for key in first}
 
 
+def observation_parts(observations: Any) -> list[Any]:
+    """
+    List the arrays or tensors that observations consist of.
+
+    :param observations: array or tensor, or a dictionary of such
+    :return: that one, or those of the dictionary in its order
+    """
+    return list(observations.values()) if isinstance(observations, dict) else [observations]
+
+
 class Rollout(NamedTuple):
     """
-    What one data collection returns, for all tasks at once.
+    Data of one collection, for all tasks at once.
 
     ``n, T, E`` below are ``n_tasks, n_steps, n_envs_per_task``. Every phase begins with a reset, so the first step of
     each environment is the first step of an episode.
@@ -47,10 +57,10 @@ class Rollout(NamedTuple):
     :param episode_starts: (n, T, E) bool, the observation is the first one of an episode
     :param episode_ends: (n, T, E) bool, nothing after this step belongs to the same episode: it terminated, was
         truncated, or the collection stopped there
-    :param bootstraps: (n, T, E) bool, the subset of ``episode_ends`` that did not terminate: their future is worth
-        the value of the final observation
-    :param final_observations: (n_bootstraps, \\*obs_shape), the observation after each step in ``bootstraps``, in the
-        row-major order of the mask
+    :param truncated: (n, T, E) bool, the step is the last of an episode that did not terminate: a time limit or the end
+        of the collection cut it off
+    :param final_observations: (n_truncated, \\*obs_shape), the observation after each step of ``truncated``, in
+        row-major order
     :param mask: (n, T, E) bool, the steps that count; ``False`` is padding
     :param advantages: (n, T, E), as estimated, neither centred nor scaled
     """
@@ -61,7 +71,7 @@ class Rollout(NamedTuple):
     rewards: th.Tensor
     episode_starts: th.Tensor
     episode_ends: th.Tensor
-    bootstraps: th.Tensor
+    truncated: th.Tensor
     final_observations: Observations
     mask: th.Tensor
     advantages: th.Tensor
@@ -71,10 +81,27 @@ class Rollout(NamedTuple):
         """Length of the task axis."""
         return self.rewards.shape[0]
 
+    def of_tasks(self, tasks: slice) -> "Rollout":
+        """
+        Return the rollout of some tasks, as views.
+
+        :param tasks: slice of the task axis, of step 1
+        :return: rollout of those tasks
+        """
+        start, stop, _ = tasks.indices(self.n_tasks)
+        n_final = [0, *self.truncated.sum((1, 2)).cumsum(0).tolist()]
+        final = map_observations(lambda x: x[n_final[start] : n_final[stop]], self.final_observations)
+        taken = {
+            name: map_observations(lambda x: x[tasks], getattr(self, name))
+            for name in self._fields
+            if name != "final_observations"
+        }
+        return Rollout(final_observations=final, **taken)
+
 
 class Batch(NamedTuple):
     """
-    A rollout as the learning phase reads it, steps and environments joined to ``n_samples`` = T · E.
+    A rollout in the form that the learning phase reads, steps and environments joined to ``n_samples`` = T · E.
 
     :param observations: (n_tasks, n_samples, \\*obs_shape), preprocessed for the network, or a dictionary of such
     :param actions: (n_tasks, n_samples, \\*action_shape)
@@ -92,13 +119,15 @@ class Batch(NamedTuple):
 
 class Experience(NamedTuple):
     """
-    One phase's data in both forms.
+    One phase's data in three forms.
 
     :param rollout: with its time axis
-    :param batch: as the learning phase reads it
+    :param steps: every step as one sample, n_samples = n_steps · n_envs_per_task
+    :param batch: as the objectives read it: the steps, or fewer weighted samples with the same objectives
     """
 
     rollout: Rollout
+    steps: Batch
     batch: Batch
 
 
@@ -122,3 +151,29 @@ class Adaptation(NamedTuple):
     kl: th.Tensor
     gradient_norm: th.Tensor
     status: th.Tensor
+
+
+class MetaBatch(NamedTuple):
+    """
+    The data of one meta-iteration, and the adaptations to them.
+
+    :param meta_params: φ, each of shape (n_tasks, \\*shape)
+    :param supports: pre-adaptation data of every support phase: of φ, then of each adaptation but the last
+    :param adapted: the adaptation to each of them, the last one being θ'
+    :param query: post-adaptation data, of θ'
+    """
+
+    meta_params: Params
+    supports: tuple[Experience, ...]
+    adapted: tuple[Adaptation, ...]
+    query: Experience
+
+    @property
+    def adapted_params(self) -> Params:
+        """θ', stacked."""
+        return self.adapted[-1].params
+
+    @property
+    def n_tasks(self) -> int:
+        """Length of the task axis."""
+        return self.query.rollout.n_tasks

@@ -1,10 +1,9 @@
 """
 Every code block of the README and the documentation works.
 
-The Python blocks of a page run in order, in one namespace and in an empty folder, as they stand in the text. What makes
-that quick is the fixture ``small_budgets``: it bounds sizes and budgets *inside* the package and Stable-Baselines3,
-whatever the page asks for. A block that needs a service or a package which the tests do not have is marked by a comment
-on the line above its fence,
+The Python blocks of a page run in order, in one namespace and in an empty folder, as they stand in the text. The
+fixture ``small_budgets`` bounds sizes and budgets *inside* the package and Stable-Baselines3. A block that needs a
+service or a package which the tests do not have is marked by a comment on the line above its fence,
 
     <!-- not run: needs wandb -->
 
@@ -19,8 +18,10 @@ import importlib
 import importlib.util
 import inspect
 import re
+import runpy
 import shlex
 import sys
+import warnings
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -30,9 +31,7 @@ import pytest
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_bomrl import BOMRL, AdaptationCallback, MetaAlgorithm
-from sb3_bomrl.algorithms import evaluation
-from sb3_bomrl.algorithms.adaptive import AdaptiveAlgorithm
-from sb3_bomrl.algorithms.sb3_shell import MetaAlgorithmShell
+from sb3_bomrl.algorithms import evaluation, meta_algorithm
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,22 +39,9 @@ FENCE = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 INLINE_COMMAND = re.compile(r"`((?:python -m|bomrl) [^`]+)`")
-TABLES = tuple(
-    f"{{include}} figures/{name}.md"
-    for name in (
-        "ablations",
-        "gradient_signal",
-        "inner_quality",
-        "tuning",
-        "locomotion_table",
-        *(f"locomotion_improvement_{k}" for k in ("deterministic", "stochastic")),
-        "locomotion_differences",
-        "locomotion_levels",
-        "locomotion_summary",
-    )
-)
-SHOWN_ONLY = ("{eval-rst}", "{toctree}", "{include} ../CHANGELOG.md", *TABLES, "text", "yaml")
-"""Not code, but for the configuration of RL² in zoo.md, which ``tests/test_zoo_shows.py`` trains."""
+SHOWN_ONLY = ("{eval-rst}", "{toctree}", "{include} ../CHANGELOG.md", "text", "yaml")
+"""Not code, but for the configuration of RL² in zoo.md, which ``tests/zoo/test_zoo_shows.py`` trains."""
+TABLE = re.compile(r"\{include\} (figures/\w+\.md)")
 
 
 class Block(NamedTuple):
@@ -81,9 +67,11 @@ def pages_with(language):
 @pytest.fixture
 def small_budgets(monkeypatch):
     """
-    Bound what pages ask for: one meta-iteration (one rollout of SB3's algorithms) of at most 20 steps per environment
-    and 3 inner steps; at most 2 environments per task where the package makes them; 2 episodes to adapt on, 1 of each
-    kind per task in an evaluation of the adaptation, and such an evaluation in every meta-iteration.
+    Bound what pages ask for.
+
+    One meta-iteration (one rollout of SB3's algorithms) of at most 20 steps per environment and 3 inner steps; at most
+    2 environments per task where the package makes them; 2 episodes to adapt on; an evaluation in every meta-iteration,
+    with 1 episode of each kind per task.
     """
 
     def bound(owner, name, **largest):
@@ -95,17 +83,19 @@ def small_budgets(monkeypatch):
         def bounded(*args, **kwargs):
             given = signature.bind(*args, **kwargs)
             given.apply_defaults()
-            given.arguments.update({key: min(given.arguments[key], value) for key, value in largest.items()})
+            if given.arguments.get("inner_solver") != "closed_form":  # it takes no steps
+                given.arguments.update({key: min(given.arguments[key], value) for key, value in largest.items()})
             return original(*given.args, **given.kwargs)
 
         monkeypatch.setattr(owner, name, bounded)
 
     bound(MetaAlgorithm, "learn", total_timesteps=1)
     bound(OnPolicyAlgorithm, "learn", total_timesteps=1)
-    bound(MetaAlgorithmShell, "__init__", n_steps=20, n_envs_per_task=2)
+    bound(MetaAlgorithm, "__init__", n_steps=20)
+    bound(meta_algorithm, "make_meta_vec_env", n_envs=10)
     bound(BOMRL, "__init__", n_inner_steps=3)
     bound(AdaptationCallback, "__init__", eval_freq=30)
-    bound(AdaptiveAlgorithm, "adapt", n_episodes=2)
+    bound(MetaAlgorithm, "adapt", n_episodes=2)
     bound(evaluation, "adaptation_curve", n_episodes=1, n_eval_episodes=1)
 
 
@@ -153,7 +143,10 @@ def test_every_fence_is_found_and_known():
         found = blocks(page)
         assert 2 * len(found) == len(re.findall(r"^ *```", page.read_text(), re.MULTILINE)), page.name
         for block in found:
-            assert block.language in ("python", "bash", *SHOWN_ONLY), (page.name, block.language)
+            if table := TABLE.fullmatch(block.language):
+                assert (page.parent / table[1]).is_file(), (page.name, table[1])
+            else:
+                assert block.language in ("python", "bash", *SHOWN_ONLY), (page.name, block.language)
 
 
 # ---------------------------------------------------------------------- commands
@@ -164,7 +157,7 @@ class Parsed(Exception):
 
 
 def has_placeholder(words):
-    """Whether a command stands for many: it ends in ``...`` or holds a word in capitals."""
+    """Tell if a command stands for many: it ends in ``...`` or holds a word in capitals."""
     return any(re.fullmatch(r"[A-Z]{2,}|\.\.\.", word) for word in words)
 
 
@@ -181,7 +174,7 @@ def parse_bomrl(words):
 
 
 def parse_module(words, monkeypatch):
-    """Call a module's ``main`` up to where its argument parser has accepted the arguments."""
+    """Run a module up to where its argument parser has accepted the arguments."""
     name, *arguments = words
     spec = importlib.util.find_spec(name)
     if spec is None:
@@ -189,19 +182,19 @@ def parse_module(words, monkeypatch):
     if has_placeholder(arguments):
         return
     if name.startswith("rl_zoo3."):
-        return  # its scripts parse when they are imported; tests/test_zoo.py runs them
-    module = importlib.import_module(name if spec.submodule_search_locations is None else f"{name}.__main__")
+        return  # tests/zoo runs its scripts
     parse = argparse.ArgumentParser.parse_args
 
     def parse_args(self, *args, **kwargs):
         parse(self, *args, **kwargs)
         raise Parsed
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)
         patch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
         patch.setattr(sys, "argv", [name, *arguments])
         with pytest.raises(Parsed):
-            module.main()
+            runpy.run_module(name, run_name="__main__", alter_sys=False)
 
 
 def check_pip(words):
@@ -248,7 +241,7 @@ def test_bash_blocks_parse(page, monkeypatch):
 def test_commands_in_the_text_parse(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
     commands = [match.replace("\n", " ") for page in PAGES for match in INLINE_COMMAND.findall(page.read_text())]
-    assert any("benchmarks" in command for command in commands)
+    assert any("sb3_bomrl.zoo" in command for command in commands)
     for command in commands:
         if re.fullmatch(r"bomrl [a-z]+", command):  # its name
             command += " ..."

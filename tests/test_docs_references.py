@@ -38,13 +38,7 @@ def equation_rows():
 
 
 def resolve(name, module):
-    """
-    Find what a name of the table stands for.
-
-    :param name: from ``sb3_bomrl`` on, or within ``module``
-    :param module: of the name before it
-    :return: its module
-    """
+    """Return the module of a name that is given from ``sb3_bomrl`` on, or within ``module``."""
     if "." not in name:
         assert hasattr(module, name), f"{module.__name__} has no {name}"
         return module
@@ -133,6 +127,32 @@ def test_the_reference_has_every_public_name():
     assert {*sb3_bomrl.__all__, "RL2"} - {"__version__"} <= named
 
 
+def layers(text):
+    """The layers of the import contract, from above: sets of names."""
+    contract = re.search(r"^layers = (\[.*?\])$", text, re.MULTILINE | re.DOTALL)[1]
+    return [set(re.findall(r"\w+", layer)) for layer in ast.literal_eval(contract)]
+
+
+def test_the_picture_of_the_layers_is_the_import_contract():
+    picture = re.search(r"```text\n(.*?)```", (DOCS / "architecture.md").read_text(), re.DOTALL)[1]
+    drawn = [set(line.split("│")[0].split()) for line in picture.splitlines()]
+    assert drawn == layers((ROOT / "pyproject.toml").read_text())
+    package = ROOT / "sb3_bomrl"
+    modules = {path.stem for path in package.glob("*.py")} | {
+        path.parent.name for path in package.glob("*/__init__.py")
+    }
+    assert modules - {"__init__"} == set().union(*drawn)
+
+
+def test_where_to_change_what_names_files():
+    table = (DOCS / "architecture.md").read_text().split("## Where do I change what?")[1]
+    table_rows = re.findall(r"^\| (.+) \| (.+) \|$", table, re.MULTILINE)[1:]
+    assert len(table_rows) == 10
+    for _, files in table_rows:
+        for file in re.findall(r"`([\w/]+(?:\.py|/))`", files):
+            assert (ROOT / "sb3_bomrl" / file).exists(), file
+
+
 def test_every_page_is_in_the_table_of_contents():
     toctree = (DOCS / "index.md").read_text().split("```{toctree}")[1].split("```")[0].split()
     listed = {entry for entry in toctree if (DOCS / f"{entry}.md").exists()}
@@ -148,6 +168,18 @@ def test_the_task_family_tutorial_keeps_its_promise():
     assert len([line for line in code.splitlines() if line]) <= 30
     for part in ("TaskSamplerWrapper", ".learn(", ".adapt(", "evaluate_adaptation("):
         assert part in code
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_are_short(page):
+    """At most 1,200 words, and 100 in an item of a list; the README has at most 150 lines."""
+    text = page.read_text()
+    if page.stem not in ("theory", "api", "changelog"):
+        assert len(text.split()) <= 1_200
+    if page.stem == "README":
+        assert len(text.splitlines()) <= 150
+    items = re.findall(r"^ *(?:-|\d+\.) .*(?:\n {2,}\S.*)*", text, re.MULTILINE)
+    assert max((len(item.split()) for item in items), default=0) <= 100
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,5 +1,6 @@
 """Small environments and models."""
 
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -80,11 +81,11 @@ OWN_SETTINGS = {
         "hypergradient_cg_max_steps": 3,
         "reg_coef": 5.0,  # so that the few samples leave the lower level convex
     },
-    MAML: {"cg_max_steps": 3, "n_inner_steps": 2},
-    FOMAML: {"cg_max_steps": 3, "n_inner_steps": 2},
-    EMAML: {"cg_max_steps": 3, "n_inner_steps": 2},
-    ProMP: {"n_inner_steps": 2, "n_epochs": 2},
-    Reptile: {"n_inner_steps": 3},
+    MAML: {"cg_max_steps": 3, "n_adaptation_steps": 2},
+    FOMAML: {"cg_max_steps": 3, "n_adaptation_steps": 2},
+    EMAML: {"cg_max_steps": 3, "n_adaptation_steps": 2},
+    ProMP: {"n_adaptation_steps": 2, "n_epochs": 2},
+    Reptile: {"n_adaptation_steps": 3},
 }
 
 
@@ -96,7 +97,9 @@ def make_model(
     settings.update(next(own for base, own in OWN_SETTINGS.items() if issubclass(cls, base)))
     if policy == "MlpPolicy":
         settings["policy_kwargs"] = {"net_arch": [8]}
-    return cls(policy, goal_vec() if env is None else env, **{**settings, **kwargs})
+    with warnings.catch_warnings():  # some of the settings are for other outer steps or baselines
+        warnings.filterwarnings("ignore", ".*has no effect", UserWarning)
+        return cls(policy, goal_vec() if env is None else env, **{**settings, **kwargs})
 
 
 def params_of(model: BOMRL) -> dict[str, th.Tensor]:

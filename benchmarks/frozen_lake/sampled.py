@@ -44,7 +44,7 @@ TABLE = "action_net.weight"
 
 def arguments(method: str, setting: float) -> dict[str, Any]:
     """
-    What tells the methods apart, as arguments of ``BOMRL``.
+    Return what tells the methods apart, as arguments of ``BOMRL``.
 
     MAML is Alg(3) with one step of gradient descent, differentiated through. The gradient is taken under the
     normalised visitation and so is (1 - gamma) times that of the return: with the divisor a step size means what it
@@ -52,10 +52,12 @@ def arguments(method: str, setting: float) -> dict[str, Any]:
     """
     if method == "maml":
         step = {"inner_solver": "sgd", "n_inner_steps": 1, "inner_lr": setting / (1 - LAKE_GAMMA)}
+        step |= {"inner_max_kl": float("inf")}
         return {"distance": "parameter", "reg_coef": 1.0, "hypergradient": "unrolled", **step}
     common = {"distance": ALGORITHMS[method], "reg_coef": setting, "hypergradient": "implicit_sampling"}
+    common |= {"hypergradient_damping": DAMPING, "hypergradient_cg_max_steps": 100}
     if method == "alg3":
-        return {**common, "inner_solver": "adam", "inner_lr": 0.1, "n_inner_steps": 200}
+        return {**common, "inner_solver": "adam", "inner_lr": 0.1, "n_inner_steps": 200, "inner_max_kl": float("inf")}
     return {**common, "inner_solver": "closed_form"}
 
 
@@ -68,9 +70,6 @@ def make_model(method: str, setting: float, family: str, seed: int) -> BOMRL:
         "TabularPolicy",
         env,
         surrogate="linear",
-        inner_max_kl=float("inf"),
-        hypergradient_damping=DAMPING,
-        hypergradient_cg_max_steps=100,
         discount_states=True,
         normalize_advantage=False,
         gamma=LAKE_GAMMA,

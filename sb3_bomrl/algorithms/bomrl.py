@@ -1,6 +1,6 @@
 """BO-MRL: bilevel meta-reinforcement learning with universal policy adaptation."""
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch as th
@@ -8,16 +8,21 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
+from sb3_bomrl.algorithms.arguments import arguments_of, renamed_arguments
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.checks import check_choice, check_positive, check_range
 from sb3_bomrl.core.distances import DISTANCES
-from sb3_bomrl.core.hypergradient import HYPERGRADIENTS
 from sb3_bomrl.core.inner_solvers import INNER_METHODS, InnerSolver
 from sb3_bomrl.core.surrogates import SURROGATES
 from sb3_bomrl.meta.closed_form import check_closed_form, closed_form_adaptation
 from sb3_bomrl.meta.gradients import MetaGradient, bomrl_meta_gradient
+from sb3_bomrl.meta.hypergradients import HYPERGRADIENTS
 from sb3_bomrl.meta.lower_level import LowerLevel, adapt
-from sb3_bomrl.types import Adaptation, Batch, Experience, Params
+from sb3_bomrl.meta.sampling_term import sampling_term
+from sb3_bomrl.types import Adaptation, Batch, Experience, MetaBatch, Params
+
+_NATURAL_GRADIENT = (10, 1e-3)
+"""Conjugate-gradient iterations and damping of a natural-gradient step of the inner solver."""
 
 
 class BOMRL(MetaAlgorithm):
@@ -28,11 +33,19 @@ class BOMRL(MetaAlgorithm):
 
         θ' = argmin_θ −(1/λ) E_{s~ν^φ, a~π_φ}[h(π_θ/π_φ) A^φ] + D(φ, θ);
 
-    the upper level follows the hypergradient through that optimum, Eq. (A3), by the implicit function theorem and
+    the upper level follows the *hypergradient* through that optimum, Eq. (A3), by the implicit function theorem and
     conjugate gradients.
 
-    The parameters that are not listed here are :class:`~sb3_bomrl.algorithms.meta_algorithm.MetaAlgorithm`'s.
-
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, ``"TabularPolicy"``, or a class
+    :param env: environment, VecEnv, or the id of a registered environment, from which a VecEnv of
+        ``meta_batch_size`` · ``n_envs_per_task`` environments is made; environments with ``sample_tasks(n)`` and
+        ``set_task(task)`` have tasks, any other is one task
+    :param learning_rate: step size of ``outer_step="adam"`` and of the value network, or a schedule
+    :param n_steps: steps per phase and environment
+    :param meta_batch_size: tasks per meta-iteration; it must divide the number of environments, or be a multiple of it
+    :param n_envs_per_task: environments per task where ``env`` is an id
+    :param gamma: discount factor
+    :param gae_lambda: λ of generalised advantage estimation
     :param distance: D, ``"kl_meta_task"`` KL(π_φ ‖ π_θ), Alg(1), ``"kl_task_meta"`` KL(π_θ ‖ π_φ), Alg(2), or
         ``"parameter"`` ‖θ − φ‖², Alg(3)
     :param reg_coef: λ > 0, weight of the distance. It has the scale of the advantages: with
@@ -53,10 +66,55 @@ class BOMRL(MetaAlgorithm):
     :param hypergradient_damping: damping of the inner Hessian relative to its curvature along the right-hand side, see
         :func:`~sb3_bomrl.core.linear_solve.damped_solve`. On HalfCheetahVel ten iterations leave a relative residual
         of 0.8 without damping, 0.4 with 0.01 and 0.03 with 0.1
+    :param normalize_advantage: scale the advantages to unit standard deviation, support data per task, query data over
+        all tasks (so that the outer objective stays the mean return); they are centred per task in any case
+    :param baseline: ``"linear"`` (features of the observation, fitted per task in closed form), ``"value_net"``
+        (SB3's critic) or ``"auto"`` (linear unless the observation is large)
+    :param discount_states: weight the t-th step of an episode by γ^t, as the equations do; by default all steps count
+        equally, as in most deep RL
+    :param outer_step: ``"trpo"`` (natural gradient in a KL radius) or ``"adam"`` (the policy's optimiser)
+    :param max_kl: KL radius of ``"trpo"``, in nats, or a schedule
+    :param cg_max_steps: conjugate-gradient iterations of ``"trpo"``
+    :param cg_damping: damping of the Fisher matrix in ``"trpo"``
+    :param sub_sampling_factor: estimate the Fisher matrix of ``"trpo"`` from one state in this many, as sb3-contrib's
+        TRPO does; the KL is checked on all
+    :param line_search: also require of a step of ``"trpo"`` that adapting again from the new meta-policy improves the
+        query surrogate; only for meta-gradients that are its gradient: BO-MRL's ``"implicit"`` and ``"unrolled"``,
+        MAML's
+    :param max_grad_norm: largest gradient norm of ``"adam"`` and of the value network
+    :param n_critic_updates: passes over the support data per meta-iteration (``baseline="value_net"``)
+    :param batch_size: minibatch size of the value network's regression
+    :param tasks_per_chunk: tasks that the learning phase works on at once; ``None`` chooses by the size of the network
+        and the data
+    :param n_rollout_threads: torch threads while rollouts run; the learning phase has those of
+        ``torch.set_num_threads``
+    :param rollout_buffer_class: rollout buffer class; chosen by the observation space if not given
+    :param rollout_buffer_kwargs: keyword arguments of the rollout buffer
+    :param stats_window_size: episodes that ``rollout/ep_rew_mean`` averages over
+    :param tensorboard_log: log location for TensorBoard
+    :param policy_kwargs: keyword arguments of the policy
+    :param verbose: 0 no output, 1 info, 2 debug
+    :param seed: seed of the pseudo-random generators
+    :param device: device of the networks
+    :param _init_setup_model: build the network at creation
     """
 
-    step_sizes: ClassVar[tuple[str, ...]] = (*MetaAlgorithm.step_sizes, "inner_lr", "clip_range")
+    distance: str
+    reg_coef: float
+    surrogate: str
+    clip_range: float | Schedule
+    inner_solver: str
+    inner_lr: float | Schedule
+    n_inner_steps: int
+    inner_max_kl: float
+    inner_gradient_tolerance: float
+    hypergradient: str
+    hypergradient_cg_max_steps: int
+    hypergradient_damping: float
 
+    scheduled: ClassVar[tuple[str, ...]] = (*MetaAlgorithm.scheduled, "inner_lr", "clip_range")
+
+    @renamed_arguments()
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
@@ -87,13 +145,14 @@ class BOMRL(MetaAlgorithm):
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,
         sub_sampling_factor: int = 1,
-        line_search: bool = True,
+        line_search: bool = False,
         max_grad_norm: float = 0.5,
         n_critic_updates: int = 10,
         batch_size: int = 256,
+        tasks_per_chunk: int | None = None,
+        n_rollout_threads: int = 1,
         rollout_buffer_class: type[RolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
-        use_sde: bool = False,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -102,57 +161,14 @@ class BOMRL(MetaAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        self.distance = distance
-        self.reg_coef = reg_coef
-        self.surrogate = surrogate
-        self.clip_range = clip_range
-        self.inner_solver = inner_solver
-        self.inner_lr = inner_lr
-        self.n_inner_steps = n_inner_steps
-        self.inner_max_kl = inner_max_kl
-        self.inner_gradient_tolerance = inner_gradient_tolerance
-        self.hypergradient = hypergradient
-        self.hypergradient_cg_max_steps = hypergradient_cg_max_steps
-        self.hypergradient_damping = hypergradient_damping
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            meta_batch_size=meta_batch_size,
-            n_envs_per_task=n_envs_per_task,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            normalize_advantage=normalize_advantage,
-            baseline=baseline,
-            discount_states=discount_states,
-            outer_step=outer_step,
-            max_kl=max_kl,
-            cg_max_steps=cg_max_steps,
-            cg_damping=cg_damping,
-            sub_sampling_factor=sub_sampling_factor,
-            line_search=line_search,
-            max_grad_norm=max_grad_norm,
-            n_critic_updates=n_critic_updates,
-            batch_size=batch_size,
-            rollout_buffer_class=rollout_buffer_class,
-            rollout_buffer_kwargs=rollout_buffer_kwargs,
-            use_sde=use_sde,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=_init_setup_model,
-        )
+        super().__init__(**arguments_of(locals()))
 
     def _check_arguments(self) -> None:
-        super()._check_arguments()
         check_choice("distance", self.distance, DISTANCES)
         check_choice("surrogate", self.surrogate, SURROGATES)
         check_choice("inner_solver", self.inner_solver, (*INNER_METHODS, "closed_form"))
-        check_choice("hypergradient", self.hypergradient, HYPERGRADIENTS)
+        check_choice("hypergradient", self.hypergradient, tuple(HYPERGRADIENTS))
+        super()._check_arguments()
         check_positive("reg_coef", self.reg_coef)
         if self.inner_max_kl != float("inf"):
             check_positive("inner_max_kl", self.inner_max_kl)
@@ -166,6 +182,18 @@ class BOMRL(MetaAlgorithm):
                 f"{self.inner_solver!r} does not support: use 'implicit', or another inner_solver"
             )
 
+    def _without_effect(self) -> dict[str, str]:
+        reasons = super()._without_effect()
+        if self.surrogate != "clip":
+            reasons["clip_range"] = f"with surrogate={self.surrogate!r}"
+        if self.inner_solver == "closed_form":
+            steps = ("inner_lr", "n_inner_steps", "inner_max_kl", "inner_gradient_tolerance")
+            reasons |= dict.fromkeys(steps, "with inner_solver='closed_form'")
+        if self.hypergradient not in ("implicit", "implicit_sampling"):
+            solve = ("hypergradient_cg_max_steps", "hypergradient_damping")
+            reasons |= dict.fromkeys(solve, f"with hypergradient={self.hypergradient!r}")
+        return reasons
+
     def _setup_model(self) -> None:
         super()._setup_model()
         if self.inner_solver == "closed_form":
@@ -174,50 +202,43 @@ class BOMRL(MetaAlgorithm):
     def _inner_solver(self) -> InnerSolver:
         return InnerSolver(
             self.inner_solver,
-            self._step_size("inner_lr"),
+            self._now("inner_lr"),
             self.n_inner_steps,
             self.inner_max_kl,
             self.inner_gradient_tolerance,
-            self.cg_max_steps,
-            self.cg_damping,
+            *_NATURAL_GRADIENT,
         )
 
     def _lower_level(self, batch: Batch) -> LowerLevel:
-        clip_range = self._step_size("clip_range") if self.surrogate == "clip" else 0.0
-        return LowerLevel(
-            self.actor, batch, self.distance, self.surrogate, self.reg_coef, clip_range, self.tasks_per_chunk
-        )
+        clip_range = self._now("clip_range") if self.surrogate == "clip" else 0.0
+        return LowerLevel(self.actor, batch, self.distance, self.surrogate, self.reg_coef, clip_range)
 
     def adapt_params(self, meta_params: Params, support: Experience) -> Adaptation:
-        lower = self._lower_level(support.batch)
         if self.inner_solver == "closed_form":
-            return closed_form_adaptation(lower, meta_params)
-        return adapt(lower, meta_params, self._inner_solver())
+            return closed_form_adaptation(self._lower_level(support.batch), meta_params)
+        solver = self._inner_solver()
 
-    def meta_gradient(
-        self,
-        meta_params: Params,
-        supports: Sequence[Experience],
-        adapted: Sequence[Adaptation],
-        query: Experience,
-    ) -> MetaGradient:
-        support = supports[0]
-        return bomrl_meta_gradient(
-            self._lower_level(support.batch),
-            support.rollout,
-            meta_params,
-            adapted[0].params,
-            query.batch,
-            self._inner_solver(),
-            self.hypergradient,
-            self.gamma,
-            self.hypergradient_cg_max_steps,
-            self.hypergradient_damping,
-            self._lower_level(self.full_batch(support.rollout)) if self.hypergradient == "implicit_sampling" else None,
-            baseline_is_fitted=self._resolved_baseline() == "linear",
-        )
+        def adapt_tasks(batch: Batch, phi: Params) -> Adaptation:
+            return adapt(self._lower_level(batch), phi, solver)
 
-    def can_search(self) -> bool:
+        return self.over_tasks(adapt_tasks, support.batch, meta_params, sized_by=support.batch)
+
+    def meta_gradient(self, data: MetaBatch) -> MetaGradient:
+        solver, is_fitted = self._inner_solver(), self.resolved_baseline() == "linear"
+        cg_settings = (self.hypergradient_cg_max_steps, self.hypergradient_damping)
+
+        def of_tasks(support: Experience, phi: Params, theta: Params, query: Batch) -> MetaGradient:
+            lower, steps = self._lower_level(support.batch), self._lower_level(support.steps)
+            part_b = partial(
+                sampling_term, steps, support.rollout, phi, theta, self.gamma, baseline_is_fitted=is_fitted
+            )
+            return bomrl_meta_gradient(lower, phi, theta, query, self.hypergradient, solver, *cg_settings, part_b)
+
+        support = data.supports[0]
+        trees = (support, data.meta_params, data.adapted_params, data.query.batch)
+        return self.over_tasks(of_tasks, *trees, sized_by=support.batch)
+
+    def supports_line_search(self) -> bool:
         # adapting again on the same data shows neither what other data φ would have sampled, part (b), nor what the
         # first-order gradient leaves out
         return self.hypergradient in ("implicit", "unrolled")

@@ -1,6 +1,5 @@
 """E-MAML: MAML with credit to what was sampled before adapting."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch as th
@@ -8,27 +7,67 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_bomrl.algorithms.gradient_adaptation import GradientAdaptation
+from sb3_bomrl.algorithms.arguments import arguments_of, renamed_arguments
+from sb3_bomrl.algorithms.gradient_adaptation import GradientAdaptation, batches_of
 from sb3_bomrl.checks import check_range
 from sb3_bomrl.meta.gradients import MetaGradient, emaml_meta_gradient, leave_one_out_credit
-from sb3_bomrl.types import Adaptation, Batch, Experience, Params
+from sb3_bomrl.types import Batch, Experience, MetaBatch, Params
 
 
 class EMAML(GradientAdaptation):
     r"""
     E-MAML (Stadie et al., 2018, arXiv 1803.01118; Al-Shedivat et al., 2018, arXiv 1710.03641): MAML's gradient, plus
     the score-function term for the support data having been sampled with φ. The term rewards exploration that makes the
-    adaptation better. No line search of ``outer_step="trpo"`` can check it: only the KL holds.
+    adaptation better.
 
-    The parameters that are not listed here are :class:`~sb3_bomrl.algorithms.meta_algorithm.MetaAlgorithm`'s.
-
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, ``"TabularPolicy"``, or a class
+    :param env: environment, VecEnv, or the id of a registered environment, from which a VecEnv of
+        ``meta_batch_size`` · ``n_envs_per_task`` environments is made; environments with ``sample_tasks(n)`` and
+        ``set_task(task)`` have tasks, any other is one task
+    :param learning_rate: step size of ``outer_step="adam"`` and of the value network, or a schedule
+    :param n_steps: steps per phase and environment
+    :param meta_batch_size: tasks per meta-iteration; it must divide the number of environments, or be a multiple of it
+    :param n_envs_per_task: environments per task where ``env`` is an id
+    :param gamma: discount factor
+    :param gae_lambda: λ of generalised advantage estimation
     :param inner_lr: α, step size of the policy-gradient steps, or a schedule, whose last value adapts after training
-    :param n_inner_steps: K, policy-gradient steps per meta-iteration, each on data of its own
+    :param n_adaptation_steps: K, policy-gradient steps per meta-iteration, each on data of its own
     :param credit_coef: weight of the score-function term; 1 makes the gradient unbiased, 0 leaves ``MAML``. The
         term sums over all support steps, so its variance grows with their number; the code published with ProMP
         averages instead, which is 1 / (support steps per task)
+    :param normalize_advantage: scale the advantages to unit standard deviation, support data per task, query data over
+        all tasks (so that the outer objective stays the mean return); they are centred per task in any case
+    :param baseline: ``"linear"`` (features of the observation, fitted per task in closed form), ``"value_net"``
+        (SB3's critic) or ``"auto"`` (linear unless the observation is large)
+    :param discount_states: weight the t-th step of an episode by γ^t, as the equations do; by default all steps count
+        equally, as in most deep RL
+    :param outer_step: ``"trpo"`` (natural gradient in a KL radius) or ``"adam"`` (the policy's optimiser)
+    :param max_kl: KL radius of ``"trpo"``, in nats, or a schedule
+    :param cg_max_steps: conjugate-gradient iterations of ``"trpo"``
+    :param cg_damping: damping of the Fisher matrix in ``"trpo"``
+    :param sub_sampling_factor: estimate the Fisher matrix of ``"trpo"`` from one state in this many, as sb3-contrib's
+        TRPO does; the KL is checked on all
+    :param max_grad_norm: largest gradient norm of ``"adam"`` and of the value network
+    :param n_critic_updates: passes over the support data per meta-iteration (``baseline="value_net"``)
+    :param batch_size: minibatch size of the value network's regression
+    :param tasks_per_chunk: tasks that the learning phase works on at once; ``None`` chooses by the size of the network
+        and the data
+    :param n_rollout_threads: torch threads while rollouts run; the learning phase has those of
+        ``torch.set_num_threads``
+    :param rollout_buffer_class: rollout buffer class; chosen by the observation space if not given
+    :param rollout_buffer_kwargs: keyword arguments of the rollout buffer
+    :param stats_window_size: episodes that ``rollout/ep_rew_mean`` averages over
+    :param tensorboard_log: log location for TensorBoard
+    :param policy_kwargs: keyword arguments of the policy
+    :param verbose: 0 no output, 1 info, 2 debug
+    :param seed: seed of the pseudo-random generators
+    :param device: device of the networks
+    :param _init_setup_model: build the network at creation
     """
 
+    credit_coef: float
+
+    @renamed_arguments({"n_inner_steps": "n_adaptation_steps"})
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
@@ -40,7 +79,7 @@ class EMAML(GradientAdaptation):
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
         inner_lr: float | Schedule = 0.1,
-        n_inner_steps: int = 1,
+        n_adaptation_steps: int = 1,
         credit_coef: float = 1.0,
         normalize_advantage: bool = True,
         baseline: str = "auto",
@@ -53,9 +92,10 @@ class EMAML(GradientAdaptation):
         max_grad_norm: float = 0.5,
         n_critic_updates: int = 10,
         batch_size: int = 256,
+        tasks_per_chunk: int | None = None,
+        n_rollout_threads: int = 1,
         rollout_buffer_class: type[RolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
-        use_sde: bool = False,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -64,70 +104,33 @@ class EMAML(GradientAdaptation):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        self.credit_coef = credit_coef
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            meta_batch_size=meta_batch_size,
-            n_envs_per_task=n_envs_per_task,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            inner_lr=inner_lr,
-            n_inner_steps=n_inner_steps,
-            normalize_advantage=normalize_advantage,
-            baseline=baseline,
-            discount_states=discount_states,
-            outer_step=outer_step,
-            max_kl=max_kl,
-            cg_max_steps=cg_max_steps,
-            cg_damping=cg_damping,
-            sub_sampling_factor=sub_sampling_factor,
-            max_grad_norm=max_grad_norm,
-            n_critic_updates=n_critic_updates,
-            batch_size=batch_size,
-            rollout_buffer_class=rollout_buffer_class,
-            rollout_buffer_kwargs=rollout_buffer_kwargs,
-            use_sde=use_sde,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=_init_setup_model,
-        )
+        super().__init__(**arguments_of(locals()))
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
         check_range("credit_coef", self.credit_coef, 0.0, float("inf"))
 
-    def meta_gradient(
-        self,
-        meta_params: Params,
-        supports: Sequence[Experience],
-        adapted: Sequence[Adaptation],
-        query: Experience,
-    ) -> MetaGradient:
-        visitation_gamma = self.gamma if self.discount_states else 1.0
-        credit = leave_one_out_credit(query.rollout, visitation_gamma, self.normalize_advantage)
-        return emaml_meta_gradient(
-            self.actor,
-            self._batches(supports),
-            [self._single_steps(support) for support in supports],
-            meta_params,
-            adapted[-1].params,
-            query.batch,
-            credit.to(query.batch.advantages),
-            self.credit_coef,
-            self._step_size("inner_lr"),
-        )
+    def meta_gradient(self, data: MetaBatch) -> MetaGradient:
+        rollout, query, inner_lr = data.query.rollout, data.query.batch, self._now("inner_lr")
+        credit = leave_one_out_credit(rollout, self._state_visitation(rollout), self.normalize_advantage)
 
-    def _single_steps(self, support: Experience) -> Batch:
-        """Every step that was sampled, each with weight 1."""
-        batch = self.full_batch(support.rollout)
-        return batch._replace(weights=support.rollout.mask.flatten(1, 2).to(batch.weights))
+        def of_tasks(
+            supports: tuple[Batch, ...],
+            steps: tuple[Batch, ...],
+            phi: Params,
+            theta: Params,
+            query: Batch,
+            credit: th.Tensor,
+        ) -> MetaGradient:
+            return emaml_meta_gradient(
+                self.actor, supports, steps, phi, theta, query, credit, self.credit_coef, inner_lr
+            )
 
-    def can_search(self) -> bool:
-        return False
+        steps = tuple(_single_steps(support) for support in data.supports)
+        trees = (batches_of(data.supports), steps, data.meta_params, data.adapted_params, query)
+        return self.over_tasks(of_tasks, *trees, credit.to(query.advantages), sized_by=query)
+
+
+def _single_steps(support: Experience) -> Batch:
+    """Every step that was sampled, each with weight 1."""
+    return support.steps._replace(weights=support.rollout.mask.flatten(1, 2).to(support.steps.weights))

@@ -1,7 +1,10 @@
 """Few-shot evaluation of a model on many tasks at once."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -9,14 +12,15 @@ import torch as th
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_bomrl.algorithms.adaptation import as_vec_env
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.algorithms.task_env import as_vec_env
 from sb3_bomrl.checks import check_positive
 from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.threads import torch_threads
 from sb3_bomrl.rollout.collector import RolloutCollector
 from sb3_bomrl.rollout.returns import lengths_per_episode, returns_per_episode
-from sb3_bomrl.rollout.tasks import TaskDistribution, has_tasks
+from sb3_bomrl.rollout.tasks import TaskSampler, has_tasks
+from sb3_bomrl.saving.files import write_atomically
 from sb3_bomrl.types import Params, Rollout, Task
 
 AdaptFunction = Callable[[Params, Rollout], Params]
@@ -45,6 +49,32 @@ class AdaptationCurve(NamedTuple):
     env_steps: np.ndarray
     params: list[Params]
     measured: np.ndarray | None = None
+
+
+def write_curves(path: Path, label: str, curves: Iterable[tuple[Any, AdaptationCurve]]) -> None:
+    """
+    Write curves as CSV, one row per curve, task and number of adaptations.
+
+    The columns are the label, ``task``, ``adaptation_steps``, ``env_steps``, ``mean_return``, ``std_return`` and, where
+    every curve has one measured number per task, ``measured``.
+
+    :param path: the file
+    :param label: name of the first column, such as ``timesteps`` or ``policy``
+    :param curves: label of the curve and the curve
+    :raises OSError: if the file cannot be written
+    """
+    curves = list(curves)
+    is_measured = all(curve.measured is not None and curve.measured.ndim == 2 for _, curve in curves)
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    measured = ["measured"] if is_measured else []
+    writer.writerow([label, "task", "adaptation_steps", "env_steps", "mean_return", "std_return", *measured])
+    for name, curve in curves:
+        for i, task in enumerate(curve.tasks):
+            for k, returns in enumerate(curve.returns[:, i]):
+                row = [name, repr(task), k, curve.env_steps[k, i], returns.mean(), returns.std()]
+                writer.writerow([*row, curve.measured[k, i]] if is_measured else row)  # type: ignore[index]
+    write_atomically(path, lambda file: file.write(table.getvalue().encode()))
 
 
 def adaptation_curve(
@@ -114,7 +144,7 @@ def evaluate_adaptation(
     measure: Measure | None = None,
 ) -> AdaptationCurve:
     """
-    Returns after 0 … K adaptations on test tasks, all tasks at once.
+    Score a model on test tasks after 0 … K adaptations, all tasks at once.
 
     Per task: play ``n_episodes`` episodes with the current policy, adapt, score the result by the undiscounted return
     of ``n_eval_episodes`` fresh episodes; K times. The model is left as it is.
@@ -172,7 +202,7 @@ def evaluate_adaptation(
 
 def choose_tasks(vec_env: VecEnv, tasks: Sequence[Task] | None) -> list[Task]:
     if tasks is None:
-        tasks = TaskDistribution(vec_env).test_tasks()
+        tasks = TaskSampler(vec_env).test_tasks()
         if tasks is None:
             raise ValueError("tasks must be given, got None: env has no test_tasks of its own")
     elif any(task is not None for task in tasks) and not has_tasks(vec_env):

@@ -10,21 +10,22 @@ from sb3_bomrl.core.fisher import fisher_vector_product
 from sb3_bomrl.core.linear_solve import MatVec
 from sb3_bomrl.core.threads import map_in_threads
 from sb3_bomrl.core.trust_region import OuterInfo, TrustRegion, trust_region_step
-from sb3_bomrl.meta.chunks import sample_chunks, shares_out
+from sb3_bomrl.meta.chunks import can_parallelize, sample_chunks
 from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.policies.batch_norm import take_samples
-from sb3_bomrl.types import Batch, Observations, Params, Rollout
+from sb3_bomrl.types import Batch, Observations, Params, Rollout, map_observations
 
 OUTER_STEPS: tuple[str, ...] = ("trpo", "adam")
 
 
-def _all_in_one(x: Observations) -> Observations:
-    return {k: v.flatten(0, 1)[None] for k, v in x.items()} if isinstance(x, dict) else x.flatten(0, 1)[None]
+def _all_in_one(observations: Observations) -> Observations:
+    """(n_tasks, n_samples, ...) -> (1, n_tasks · n_samples, ...)."""
+    return map_observations(lambda x: x.flatten(0, 1)[None], observations)
 
 
 def mean_kl(actor: Actor, meta_params: Params, support: Batch) -> Callable[[Params], th.Tensor]:
     r"""
-    φ_new -> KL(π_φ ‖ π_φ_new), averaged over the pre-adaptation states of the whole meta-batch.
+    Return φ_new -> KL(π_φ ‖ π_φ_new), averaged over the pre-adaptation states of the whole meta-batch.
 
     :param actor: policy as a function of stacked parameters
     :param meta_params: φ, each of shape \*shape
@@ -44,7 +45,7 @@ def mean_kl(actor: Actor, meta_params: Params, support: Batch) -> Callable[[Para
 
 def mean_fisher(actor: Actor, meta_params: Params, support: Batch, sub_sampling_factor: int = 1) -> MatVec:
     r"""
-    Products with the Fisher matrix at φ, averaged over the pre-adaptation states of the whole meta-batch.
+    Return products with the Fisher matrix at φ, averaged over the pre-adaptation states of the whole meta-batch.
 
     :param actor: policy as a function of stacked parameters
     :param meta_params: φ, each of shape \*shape
@@ -53,13 +54,16 @@ def mean_fisher(actor: Actor, meta_params: Params, support: Batch, sub_sampling_
     :return: (1, n_params) -> (1, n_params)
     """
     phi = {name: value[None] for name, value in meta_params.items()}
-    observations = _all_in_one(_every(support.observations, sub_sampling_factor))
+    observations = _all_in_one(map_observations(lambda x: x[:, ::sub_sampling_factor], support.observations))
     weights = support.weights[:, ::sub_sampling_factor].flatten()[None]
     weights = weights / weights.sum()
-    n_chunks = sample_chunks(actor, weights.shape[1])
-    parts = zip(_samples(observations, n_chunks), weights.chunk(n_chunks, dim=1), strict=True)
-    parallel = shares_out(actor, support)
-    products = map_in_threads(lambda part: _fisher_of_part(actor, phi, *part), list(parts), parallel)
+    parts, parallel = sample_chunks(actor, weights.shape[1]), can_parallelize(actor, support)
+
+    def of_part(part: slice) -> MatVec:
+        observed = map_observations(lambda x: x[:, part], observations)
+        return _fisher_of_part(actor, phi, observed, weights[:, part])
+
+    products = map_in_threads(of_part, parts, parallel)
     return lambda v: th.stack(map_in_threads(lambda product: product(v), products, parallel)).sum(0)
 
 
@@ -72,18 +76,6 @@ def _fisher_of_part(actor: Actor, phi: Params, observations: Observations, weigh
     )
 
 
-def _every(x: Observations, factor: int) -> Observations:
-    return {k: v[:, ::factor] for k, v in x.items()} if isinstance(x, dict) else x[:, ::factor]
-
-
-def _samples(x: Observations, n_chunks: int) -> list[Observations]:
-    """Chunks of (1, n_samples, ...) along the samples."""
-    if not isinstance(x, dict):
-        return list(x.chunk(n_chunks, dim=1))
-    parts = {key: value.chunk(n_chunks, dim=1) for key, value in x.items()}
-    return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
-
-
 def trpo_step(
     actor: Actor,
     meta_params: Params,
@@ -94,7 +86,7 @@ def trpo_step(
     sub_sampling_factor: int = 1,
 ) -> OuterInfo:
     r"""
-    Natural-gradient step on the policy's meta-parameters within a KL radius.
+    Take a natural-gradient step on the policy's meta-parameters within a KL radius.
 
     :param actor: brings the policy that is changed
     :param meta_params: φ, each of shape \*shape
@@ -158,7 +150,7 @@ def fit_value_net(
     """
     policy = actor.policy
     critic = {name: p for name, p in policy.named_parameters() if name not in actor.names}
-    observations = _flat(rollout.observations)
+    observations = map_observations(lambda x: x.flatten(0, 2), rollout.observations)
     with th.no_grad():
         values = th.cat(
             [_critic(policy, observations, part) for part in th.arange(rollout.rewards.numel()).split(4096)]
@@ -180,10 +172,6 @@ def fit_value_net(
 def _critic(policy: ActorCriticPolicy, observations: Observations, indices: th.Tensor) -> th.Tensor:
     """Values of some samples, (n_indices,)."""
     return policy.predict_values(take_samples(observations, indices, policy.device)).flatten()
-
-
-def _flat(x: Observations) -> Observations:
-    return {k: v.flatten(0, 2) for k, v in x.items()} if isinstance(x, dict) else x.flatten(0, 2)
 
 
 def _minibatches(n_samples: int, n_epochs: int, batch_size: int, seed: int) -> Iterator[th.Tensor]:

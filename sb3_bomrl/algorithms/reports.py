@@ -1,4 +1,4 @@
-"""What a meta-iteration writes to the logger. Every metric is described in docs/logging.md."""
+"""The metrics of a meta-iteration, see docs/logging.md, and the checks that stop it where a number is not finite."""
 
 from typing import Any
 
@@ -12,7 +12,24 @@ from sb3_bomrl.core.linear_solve import SolveStatus
 from sb3_bomrl.core.trust_region import OuterInfo
 from sb3_bomrl.meta.gradients import MetaGradient
 from sb3_bomrl.rollout.returns import episode_returns
-from sb3_bomrl.types import Adaptation, Rollout
+from sb3_bomrl.types import Adaptation, MetaBatch, Rollout
+
+
+def record(logger: Logger, data: MetaBatch, gradient: MetaGradient, outer: OuterInfo, env: VecEnv | None) -> None:
+    """
+    Log a whole meta-iteration.
+
+    :param logger: SB3 logger
+    :param data: what it has collected, and the adaptations
+    :param gradient: its meta-gradient
+    :param outer: its outer step
+    :param env: training environment
+    """
+    record_returns(logger, data.supports[0].rollout, data.query.rollout)
+    record_adaptation(logger, data.adapted[-1])
+    record_meta_gradient(logger, gradient)
+    record_outer_step(logger, outer)
+    record_divergence(logger, env)
 
 
 def record_returns(logger: Logger, support: Rollout, query: Rollout) -> None:
@@ -53,8 +70,9 @@ def record_meta_gradient(logger: Logger, gradient: MetaGradient) -> None:
     :param gradient: meta-gradient with its reports
     """
     norm = th.stack([value.square().sum() for value in gradient.gradient.values()]).sum().sqrt()
-    logger.record("hypergradient/norm", float(norm))
-    logger.record("hypergradient/largest_task_norm", float(gradient.task_norms.max()))
+    for prefix in ("meta_gradient", "hypergradient"):  # the second one is the name of 0.1, for one more version
+        logger.record(f"{prefix}/norm", float(norm))
+        logger.record(f"{prefix}/largest_task_norm", float(gradient.task_norms.max()))
     if gradient.solve is None:
         return
     info = gradient.solve

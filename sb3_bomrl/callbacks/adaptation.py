@@ -1,7 +1,5 @@
 """A callback that records the adaptation curve on held-out tasks while meta-training."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,26 +8,27 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 from stable_baselines3.common.type_aliases import GymEnv
 
-from sb3_bomrl.algorithms.evaluation import AdaptationCurve, evaluate_adaptation
+from sb3_bomrl.algorithms.evaluation import AdaptationCurve, evaluate_adaptation, write_curves
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.saving.files import write_atomically
 from sb3_bomrl.types import Task
-
-CSV_HEADER = ("timesteps", "task", "adaptation_steps", "env_steps", "mean_return", "std_return")
 
 
 class AdaptationCallback(EventCallback):
     """
     Adapt to held-out tasks every ``eval_freq`` calls and record the returns after 0 … K adaptations.
 
-    SB3's ``EvalCallback`` scores the meta-policy as it is; this one scores what it adapts to. In the logger it writes
-    ``meta/eval_return_0`` … ``meta/eval_return_K`` (means over tasks) and ``eval/mean_reward`` (after K adaptations).
-    In ``log_path`` it writes ``evaluations.npz``, which SB3's and rl_zoo3's plotting scripts read (``timesteps``,
-    ``results``, ``ep_lengths``, of the policies adapted K times) and which also holds ``adaptation_returns``,
-    (n_evaluations, K + 1, n_tasks, n_eval_episodes), ``adaptation_env_steps`` and ``tasks``; and ``adaptation.csv``,
-    one row per evaluation, task and number of adaptations.
+    SB3's ``EvalCallback`` scores the meta-policy; this one scores the policies that it adapts to.
 
-    The environment steps played here are not counted in ``num_timesteps``.
+    - The logger gets ``meta/eval_return_0`` … ``meta/eval_return_K`` (means over tasks) and ``eval/mean_reward`` (after
+      K adaptations).
+    - ``evaluations.npz`` in ``log_path`` is read by SB3's and rl_zoo3's plotting scripts: ``timesteps``, ``results``
+      and ``ep_lengths`` are those after K adaptations. It also holds ``adaptation_returns`` of shape (n_evaluations,
+      K + 1, n_tasks, n_eval_episodes), ``adaptation_env_steps`` and ``tasks``.
+    - ``adaptation.csv`` in ``log_path`` has one row per evaluation, task and number of adaptations, in the columns of
+      :func:`~sb3_bomrl.algorithms.evaluation.write_curves`.
+
+    The environment steps of evaluations are not counted in ``num_timesteps``.
 
     :param eval_env: environment or VecEnv for testing, not the training environment
     :param tasks: held-out tasks; the environment's own ``test_tasks`` if not given
@@ -42,7 +41,7 @@ class AdaptationCallback(EventCallback):
     :param log_path: folder for the records
     :param best_model_save_path: folder for ``best_model.zip``, by the return after K adaptations
     :param deterministic: score the most probable actions
-    :param seed: of episodes and actions; the same for all evaluations, so that they differ by the policy alone
+    :param seed: of episodes and actions, the same for every evaluation
     :param verbose: 0 no output, 1 one line per evaluation
     """
 
@@ -146,26 +145,13 @@ class AdaptationCallback(EventCallback):
             "tasks": np.array([repr(task) for task in curves[-1].tasks]),
         }
         write_atomically(self.log_path / "evaluations.npz", lambda file: np.savez(file, **arrays))
-        table = io.StringIO()
-        writer = csv.writer(table)
-        writer.writerow(CSV_HEADER)
-        for timesteps, curve in self.evaluations:
-            writer.writerows(_rows(timesteps, curve))
-        write_atomically(self.log_path / "adaptation.csv", lambda file: file.write(table.getvalue().encode()))
+        write_curves(self.log_path / "adaptation.csv", "timesteps", self.evaluations)
 
     def update_child_locals(self, locals_: dict[str, Any]) -> None:
         """
-        Pass the training loop's variables on.
+        Hand the training loop's variables to the callback after an evaluation.
 
         :param locals_: the variables
         """
         if self.callback is not None:
             self.callback.update_locals(locals_)
-
-
-def _rows(timesteps: int, curve: AdaptationCurve) -> list[tuple[Any, ...]]:
-    return [
-        (timesteps, repr(task), k, curve.env_steps[k, i], curve.returns[k, i].mean(), curve.returns[k, i].std())
-        for i, task in enumerate(curve.tasks)
-        for k in range(len(curve.returns))
-    ]

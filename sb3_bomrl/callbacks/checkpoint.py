@@ -1,4 +1,4 @@
-"""A callback that saves between meta-iterations, so that an interrupted run goes on bit for bit."""
+"""A callback that saves between meta-iterations, so that an interrupted run can go on with the same numbers."""
 
 import signal
 import threading
@@ -19,18 +19,17 @@ _N_KEPT = 2
 
 class ExactCheckpointCallback(BaseCallback):
     """
-    Save the model between meta-iterations, so that a run that is killed goes on as if it had not been.
+    Save the model between meta-iterations, so that a run that is killed can go on with the same numbers.
 
-    ``checkpoint_<meta-iterations>.zip`` in ``folder``; the last two are kept. A checkpoint that cannot be written, as
-    on a full disk, is a warning: the run goes on, and the files that were there stay.
+    The files are ``checkpoint_<meta-iterations>.zip``; the last two are kept. If one cannot be written, as on a full
+    disk, there is a warning, the run goes on, and the files that were there stay.
 
     While ``learn`` runs in the main thread, the first SIGINT (Ctrl-C) or SIGTERM lets it finish the meta-iteration,
-    save and return, with the signal's number in :attr:`interrupted_by`; the second one does what it would have done
-    without this callback.
+    save and return, with the signal's number in :attr:`interrupted_by`. The second one acts as without this callback.
 
-    :param folder: where the checkpoints go; made if need be
+    :param folder: folder for the checkpoints; it is created if it does not exist
     :param save_freq: meta-iterations between checkpoints
-    :param verbose: 0 only says where an interrupted run was saved, 1 names every checkpoint
+    :param verbose: 0 prints only where an interrupted run was saved, 1 every checkpoint
     :raises ValueError: when training starts, if the folder holds checkpoints of a longer run than the model's
     """
 
@@ -69,16 +68,16 @@ class ExactCheckpointCallback(BaseCallback):
             print(f"{name}: finishing this meta-iteration, then saving. Once more to stop at once", flush=True)
 
     def on_learn_end(self) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         for number, handler in self._handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._handlers.clear()
 
     def on_iteration_end(self) -> bool:
         """
-        Save if it is time to, or the run was interrupted.
+        Save if ``save_freq`` meta-iterations have passed or the run was interrupted.
 
-        :return: whether to go on
+        :return: false if the run was interrupted
         """
         assert isinstance(self.model, MetaAlgorithm)
         stops = self.interrupted_by is not None

@@ -1,4 +1,4 @@
-"""The command line: the short way for the common path. For everything else there is rl_zoo3, see ``sb3_bomrl.zoo``."""
+"""The commands of the command line; for what they leave out there is rl_zoo3, see ``sb3_bomrl.zoo``."""
 
 import sys
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Annotated
 import gymnasium as gym
 import typer
 
-from sb3_bomrl.cli import runs
+from sb3_bomrl.cli import models, training
 from sb3_bomrl.cli.plot import plot_runs
 from sb3_bomrl.envs import ENV_IDS
-from sb3_bomrl.zoo.enjoy import parse_task
-from sb3_bomrl.zoo.registration import REGISTRY
+from sb3_bomrl.zoo.play import parse_task
+from sb3_bomrl.zoo.registry import REGISTRY
 
 app = typer.Typer(
     help="Meta-train a policy on a family of tasks, adapt it to a task, and look at what that brings.",
@@ -22,20 +22,10 @@ app = typer.Typer(
 
 
 Model = Annotated[Path, typer.Argument(help="Model file, or the folder of a run.")]
-
-
 EnvOption = Annotated[str | None, typer.Option("--env", help="Environment id; that of the run by default.")]
-
-
 TaskOption = Annotated[str, typer.Option("--task", help="Task, a Python literal: 1.3, -1, '(0.4, -0.1)'.")]
-
-
 Trusted = Annotated[bool, typer.Option(help="Unpickle objects in the model file, which runs code from it.")]
-
-
 Episodes = Annotated[int, typer.Option(min=1, help="Episodes per adaptation step.")]
-
-
 Seed = Annotated[int, typer.Option(min=0, help="Seed.")]
 
 
@@ -53,11 +43,16 @@ def train(
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in this folder.")] = False,
     save_freq: Annotated[int, typer.Option(min=1, help="Meta-iterations between checkpoints.")] = 10,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the log.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the log in place of the progress.")] = False,
 ) -> None:
     """Meta-train, with checkpoints; Ctrl-C saves, and --resume goes on bit for bit."""
     folder = output or Path("runs") / f"{env.split('/')[-1]}_{algo}_{seed}"
-    stopped_by = runs.train(env, algo, param or [], timesteps, folder, seed, resume, save_freq, verbose)
+    params = param or []
+    if resume:
+        run = training.read_run(folder, env, algo, params)
+    else:
+        run = training.new_run(env, algo, params, seed, timesteps)
+    stopped_by = training.train(run, folder, resume, save_freq, verbose)
     if stopped_by is not None:
         typer.echo(f"Go on with: bomrl train {env} --algo {algo} --output {folder} --resume")
         raise typer.Exit(128 + stopped_by)
@@ -76,8 +71,7 @@ def adapt(
     seed: Seed = 0,
 ) -> None:
     """Adapt a model to one task, and print the return before and after."""
-    loaded = runs.load(model, env, trusted)
-    adapted = loaded.adapt(parse_task(task), episodes, steps, seed)
+    adapted = models.load(model, env, trusted).adapt(parse_task(task), episodes, steps, seed)
     if save is not None:
         adapted.save(save)
         typer.echo(f"Saved {save}")
@@ -88,14 +82,14 @@ def evaluate(
     model: Model,
     episodes: Episodes = 20,
     steps: Annotated[int, typer.Option(min=0, help="Adaptation steps.")] = 3,
-    csv: Annotated[Path | None, typer.Option(help="Write every number to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the returns of every task to this file.")] = None,
     stochastic: Annotated[bool, typer.Option("--stochastic", help="Score sampled actions.")] = False,
     env: EnvOption = None,
     trusted: Trusted = False,
     seed: Seed = 0,
 ) -> None:
-    """Returns on the family's test tasks after 0, 1, ... adaptations."""
-    runs.load(model, env, trusted).evaluate(episodes, steps, csv, stochastic, seed)
+    """Print the returns on the family's test tasks after 0, 1, ... adaptations."""
+    models.load(model, env, trusted).evaluate(episodes, steps, csv, stochastic, seed)
 
 
 @app.command()
@@ -119,8 +113,8 @@ def video(
     trusted: Trusted = False,
     seed: Seed = 0,
 ) -> None:
-    """One episode before adaptation beside one after."""
-    runs.load(model, env, trusted).video(parse_task(task), output, episodes, steps, seed)
+    """Film one episode before adaptation beside one after."""
+    models.load(model, env, trusted).video(parse_task(task), output, episodes, steps, seed)
     typer.echo(f"Saved {output}")
 
 
@@ -140,7 +134,7 @@ def algos() -> None:
 
 
 def main() -> None:
-    """Run; a mistake of the user's ends with one line and exit code 1, wrong usage with 2."""
+    """Run a command; bad input ends with one line and exit code 1, wrong usage with 2."""
     try:
         app()
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, gym.error.Error) as error:

@@ -1,4 +1,4 @@
-"""What ``bomrl plot`` draws."""
+"""The figure of ``bomrl plot``."""
 
 import csv
 from collections.abc import Sequence

@@ -1,26 +1,11 @@
-"""Returns, generalised advantages and a linear baseline, for all tasks at once and without a loop over time."""
+"""Generalised advantages and baselines that are fitted in closed form, for all tasks at once."""
 
 import torch as th
 
 from sb3_bomrl.core.scan import reverse_scan
 
-
-def discounted_returns(
-    rewards: th.Tensor, episode_ends: th.Tensor, gamma: float, bootstrap_values: th.Tensor | None = None
-) -> th.Tensor:
-    """
-    R_t = Σ_{u≥t} γ^{u−t} r_u to the end of the episode, plus the discounted value of what was cut off.
-
-    :param rewards: (n_tasks, n_steps, n_envs)
-    :param episode_ends: (n_tasks, n_steps, n_envs) bool, last steps of episodes
-    :param gamma: discount factor in [0, 1]
-    :param bootstrap_values: (n_tasks, n_steps, n_envs), value of the observation after a step that ended an episode
-        without terminating it; 0 elsewhere
-    :return: (n_tasks, n_steps, n_envs)
-    """
-    if bootstrap_values is not None:
-        rewards = rewards + gamma * bootstrap_values
-    return reverse_scan(rewards, gamma * (~episode_ends).to(rewards.dtype))
+RIDGE = 1e-5
+"""Weight ε of the ridge penalty in a least-squares fit, relative to the mean squared feature."""
 
 
 def generalized_advantages(
@@ -32,7 +17,11 @@ def generalized_advantages(
     gae_lambda: float,
 ) -> th.Tensor:
     """
-    Generalised advantage estimation (Schulman et al., 2016, Eq. 16): A_t = Σ_u (γ λ)^{u−t} δ_u.
+    Compute generalised advantages (Schulman et al., 2016, Eq. 16):
+
+        A_t = Σ_{u≥t} (γλ)^{u−t} δ_u,    δ_t = r_t + γ V(s_{t+1}) − V(s_t),
+
+    where the sum ends with the episode and V(s_{t+1}) = 0 if the episode terminated at t.
 
     :param rewards: (n_tasks, n_steps, n_envs)
     :param values: (n_tasks, n_steps, n_envs), V(s_t)
@@ -50,9 +39,10 @@ def generalized_advantages(
 
 def baseline_features(observations: th.Tensor) -> th.Tensor:
     """
-    Features of the linear baseline: the observation, its square, and a constant (Duan et al., 2016, without time).
+    Return the features of the linear baseline: the observation, its square and a constant.
 
-    Time is left out because a value that is bootstrapped at a time limit must not depend on the time left.
+    Unlike the features of Duan et al. (2016) they do not contain time: the value at a time limit is bootstrapped, and
+    must not depend on the time left.
 
     :param observations: (..., obs_dim)
     :return: (..., 2 · obs_dim + 1), double precision
@@ -61,16 +51,15 @@ def baseline_features(observations: th.Tensor) -> th.Tensor:
     return th.cat([o, o.square(), th.ones_like(o[..., :1])], dim=-1)
 
 
-def ridge_matrix(features: th.Tensor, ridge: float = 1e-5) -> th.Tensor:
+def ridge_matrix(features: th.Tensor) -> th.Tensor:
     """
-    Σ_t f_t f_tᵀ + ε I, what a least-squares fit to the features inverts.
+    Compute Σ_t f_t f_tᵀ + εI, the matrix of a ridge regression, with ε from :data:`RIDGE`.
 
     :param features: f_t, (n_tasks, n_samples, n_features)
-    :param ridge: ε, relative to the mean squared feature
     :return: (n_tasks, n_features, n_features)
     """
     scale = features.square().sum(1).mean(1).clamp(min=1e-12)
-    return features.mT @ features + th.diag_embed((ridge * scale)[:, None].expand(-1, features.shape[-1]))
+    return features.mT @ features + th.diag_embed((RIDGE * scale)[:, None].expand(-1, features.shape[-1]))
 
 
 def fit_linear_baseline(
@@ -78,40 +67,38 @@ def fit_linear_baseline(
     final_features: th.Tensor,
     rewards: th.Tensor,
     episode_ends: th.Tensor,
-    bootstraps: th.Tensor,
+    truncated: th.Tensor,
     mask: th.Tensor,
     gamma: float,
-    ridge: float = 1e-5,
 ) -> th.Tensor:
     r"""
-    Fit V(s) = wᵀf(s) per task to the returns it bootstraps itself, in closed form.
+    Fit a linear value function V(s) = wᵀf(s) to the returns of each task, in closed form.
 
-    The return of a step is R_t + γ^n wᵀf(s_T) where its episode was cut off at s_T, n steps later. Asking that the
-    least-squares fit to these targets be w itself gives one linear system (LSTD(1), Boyan, 2002):
+    If the episode of step t was cut off at s_T, n steps later, its target is R_t + γⁿ wᵀf(s_T), which depends on w.
+    The fixed point solves (LSTD(1), Boyan, 2002)
 
-        [Σ_t f_t (f_t − b_t)ᵀ + ε I] w = Σ_t f_t R_t,    b_t = γ^n f(s_T), 0 where the episode terminated.
+        [Σ_t f_t (f_t − b_t)ᵀ + εI] w = Σ_t f_t R_t,    b_t = γⁿ f(s_T), 0 where the episode terminated,
 
-    Without cut-off episodes it is ridge regression on the returns.
+    with ε from :data:`RIDGE`. Without cut-off episodes this is ridge regression on the returns.
 
     :param features: f_t, (n_tasks, n_steps, n_envs, n_features)
-    :param final_features: f(s_T), (n_bootstraps, n_features), in the row-major order of ``bootstraps``
+    :param final_features: f(s_T), (n_truncated, n_features), in the row-major order of ``truncated``
     :param rewards: (n_tasks, n_steps, n_envs)
     :param episode_ends: (n_tasks, n_steps, n_envs) bool
-    :param bootstraps: (n_tasks, n_steps, n_envs) bool, the ends that were cut off
+    :param truncated: (n_tasks, n_steps, n_envs) bool, the ends that were cut off
     :param mask: (n_tasks, n_steps, n_envs) bool, the steps that count
     :param gamma: discount factor in [0, 1]
-    :param ridge: ε, relative to the mean squared feature
     :return: w, (n_tasks, n_features), double precision
     """
-    returns, discount, row = _episode_ends(rewards, episode_ends, bootstraps, gamma)
+    returns, discount, row = _episode_ends(rewards, episode_ends, truncated, gamma)
     f = (features * mask[..., None]).flatten(1, 2) if not mask.all() else features.flatten(1, 2)
-    matrix = ridge_matrix(f, ridge)
+    matrix = ridge_matrix(f)
     if len(final_features) > 0:
         # Σ_t f_t b_tᵀ, first summed over the steps that share an f(s_T), then over the cuts of a task
         shares = th.zeros_like(final_features).index_add_(
             0, row.flatten(), f.flatten(0, 1) * discount.to(f).flatten()[:, None]
         )
-        owner = bootstraps.nonzero()[:, 0]
+        owner = truncated.nonzero()[:, 0]
         matrix = matrix.index_add_(0, owner, shares[:, :, None] * final_features[:, None], alpha=-1)
     return th.linalg.solve(matrix, f.mT @ returns.flatten(1, 2)[..., None]).squeeze(-1)
 
@@ -121,27 +108,25 @@ def fit_value_table(
     final_states: th.Tensor,
     rewards: th.Tensor,
     episode_ends: th.Tensor,
-    bootstraps: th.Tensor,
+    truncated: th.Tensor,
     mask: th.Tensor,
     gamma: float,
     n_states: int,
-    ridge: float = 1e-5,
 ) -> th.Tensor:
     r"""
-    :func:`fit_linear_baseline` for one-hot features, a table of values, from sums over the visits of each state.
+    Fit a table of values: :func:`fit_linear_baseline` with one-hot features, from sums over the visits of each state.
 
     :param states: s_t, (n_tasks, n_steps, n_envs) int
-    :param final_states: s_T, (n_bootstraps,) int, in the row-major order of ``bootstraps``
+    :param final_states: s_T, (n_truncated,) int, in the row-major order of ``truncated``
     :param rewards: (n_tasks, n_steps, n_envs)
     :param episode_ends: (n_tasks, n_steps, n_envs) bool
-    :param bootstraps: (n_tasks, n_steps, n_envs) bool, the ends that were cut off
+    :param truncated: (n_tasks, n_steps, n_envs) bool, the ends that were cut off
     :param mask: (n_tasks, n_steps, n_envs) bool, the steps that count
     :param gamma: discount factor in [0, 1]
     :param n_states: number of states
-    :param ridge: ε, relative to the mean squared feature
     :return: V(s), (n_tasks, n_states), double precision; about 0 for states that were not visited
     """
-    returns, discount, row = _episode_ends(rewards, episode_ends, bootstraps, gamma)
+    returns, discount, row = _episode_ends(rewards, episode_ends, truncated, gamma)
     weights = mask.double().flatten(1)
     own = states.long().flatten(1)
 
@@ -149,7 +134,7 @@ def fit_value_table(
         return values.new_zeros(len(values), size).scatter_add_(1, index, values)
 
     visits = total(weights, own, n_states)
-    matrix = th.diag_embed(visits + (ridge * visits.mean(1)).clamp(min=1e-17)[:, None])
+    matrix = th.diag_embed(visits + (RIDGE * visits.mean(1)).clamp(min=1e-17)[:, None])
     if len(final_states) > 0:
         following = own * n_states + final_states.long()[row.flatten(1)]
         matrix = matrix - total(weights * discount.flatten(1), following, n_states**2).reshape(matrix.shape)
@@ -157,35 +142,26 @@ def fit_value_table(
 
 
 def _episode_ends(
-    rewards: th.Tensor, episode_ends: th.Tensor, bootstraps: th.Tensor, gamma: float
+    rewards: th.Tensor, episode_ends: th.Tensor, truncated: th.Tensor, gamma: float
 ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-    r"""
-    What every step sees of the end of its episode.
-
-    :param rewards: (n_tasks, n_steps, n_envs)
-    :param episode_ends: (n_tasks, n_steps, n_envs) bool
-    :param bootstraps: (n_tasks, n_steps, n_envs) bool
-    :param gamma: discount factor in [0, 1]
-    :return: returns R_t; γ^n where the episode was cut off n steps later, 0 where it terminated; and the number of that
-        cut in the row-major order of ``bootstraps`` (meaningless where it terminated); each (n_tasks, n_steps, n_envs)
-    """
+    """R_t, γⁿ (0 where the episode terminated) and the row of ``final_features`` that holds s_T, for every step."""
     goes_on = (~episode_ends).double()
     returns = reverse_scan(rewards.double(), gamma * goes_on)
-    cut_off = bootstraps.double()
+    cut_off = truncated.double()
     discount = reverse_scan(gamma * cut_off, gamma * goes_on)
-    number = (bootstraps.flatten().cumsum(0) - 1).clamp(min=0).reshape(bootstraps.shape)
+    number = (truncated.flatten().cumsum(0) - 1).clamp(min=0).reshape(truncated.shape)
     row = reverse_scan(cut_off * number, goes_on).long()
     return returns, discount, row
 
 
 def normalize(advantages: th.Tensor, mask: th.Tensor, scale: bool = True, shared_scale: bool = False) -> th.Tensor:
     """
-    Centre the advantages of every task, and scale them to unit standard deviation.
+    Centre the advantages of each task, and scale them to unit standard deviation.
 
     :param advantages: (n_tasks, n_steps, n_envs)
     :param mask: (n_tasks, n_steps, n_envs) bool, the steps that count
     :param scale: divide by the standard deviation; ``False`` only centres
-    :param shared_scale: divide all tasks by one pooled standard deviation, so that they keep their relative stakes
+    :param shared_scale: divide all tasks by one pooled standard deviation, which keeps the ratios between tasks
     :return: (n_tasks, n_steps, n_envs), 0 outside the mask
     """
     count = mask.sum((1, 2), keepdim=True).clamp(min=1)

@@ -1,28 +1,45 @@
 """The three distances d²(π_φ, π_θ) of Alg(1), Alg(2) and Alg(3)."""
 
+from collections.abc import Callable
+
 import torch as th
 from torch.distributions import Distribution, kl_divergence
 
+from sb3_bomrl.checks import check_choice
 from sb3_bomrl.types import Params
 
-DISTANCES: tuple[str, ...] = ("kl_meta_task", "kl_task_meta", "parameter")
+StateDistance = Callable[[Distribution, Distribution], th.Tensor]
+"""(π_φ, π_θ), each of batch shape (n_tasks, n_samples) -> d²(π_φ(·∣s), π_θ(·∣s)), (n_tasks, n_samples), in nats."""
+
+STATE_DISTANCES: dict[str, StateDistance] = {
+    "kl_meta_task": lambda meta_policy, task_policy: kl_divergence(meta_policy, task_policy),
+    "kl_task_meta": lambda meta_policy, task_policy: kl_divergence(task_policy, meta_policy),
+}
+"""d² in every state, of the distances that are averages over states: Alg(1) and Alg(2)."""
+
+DISTANCES: tuple[str, ...] = (*STATE_DISTANCES, "parameter")
 
 
 def policy_kl(p: Distribution, q: Distribution, weights: th.Tensor) -> th.Tensor:
     """
-    Σ_s ν(s) KL(p(·∣s) ‖ q(·∣s)).
+    Compute the mean divergence Σ_s ν(s) KL(p(·∣s) ‖ q(·∣s)).
 
     :param p: batch shape (n_tasks, n_samples)
     :param q: batch shape (n_tasks, n_samples)
     :param weights: (n_tasks, n_samples), the visitation ν
-    :return: (n_tasks,) in nats; samples of weight 0 count nothing, even where their divergence is infinite
+    :return: (n_tasks,) in nats; a sample of weight 0 adds 0, even where its divergence is infinite
     """
-    return th.where(weights > 0, weights * kl_divergence(p, q), 0.0).sum(-1)
+    return _mean_over_states(kl_divergence(p, q), weights)
+
+
+def _mean_over_states(values: th.Tensor, weights: th.Tensor) -> th.Tensor:
+    """Σ_s ν(s) values(s), with 0 · ∞ = 0."""
+    return th.where(weights > 0, weights * values, 0.0).sum(-1)
 
 
 def parameter_distance(meta_params: Params, task_params: Params) -> th.Tensor:
     r"""
-    ‖θ − φ‖², Alg(3).
+    Compute ‖θ − φ‖², the distance of Alg(3).
 
     :param meta_params: φ, each of shape (n_tasks, \*shape)
     :param task_params: θ, same shapes
@@ -41,9 +58,13 @@ def policy_distance(
     weights: th.Tensor,
 ) -> th.Tensor:
     r"""
-    D_τ(φ, θ) of Eq. (A2).
+    Compute the distance D_τ(φ, θ) of Eq. (A2):
 
-    :param name: ``"kl_meta_task"`` KL(π_φ ‖ π_θ), ``"kl_task_meta"`` KL(π_θ ‖ π_φ) or ``"parameter"`` ‖θ − φ‖²
+    - ``"kl_meta_task"``, Alg(1): Σ_s ν(s) KL(π_φ(·∣s) ‖ π_θ(·∣s))
+    - ``"kl_task_meta"``, Alg(2): Σ_s ν(s) KL(π_θ(·∣s) ‖ π_φ(·∣s))
+    - ``"parameter"``, Alg(3): ‖θ − φ‖²
+
+    :param name: one of :data:`DISTANCES`
     :param meta_params: φ, each of shape (n_tasks, \*shape)
     :param task_params: θ, same shapes
     :param meta_policy: π_φ at the sampled states, batch shape (n_tasks, n_samples)
@@ -52,10 +73,7 @@ def policy_distance(
     :return: (n_tasks,)
     :raises ValueError: for an unknown name
     """
-    if name == "kl_meta_task":
-        return policy_kl(meta_policy, task_policy, weights)
-    if name == "kl_task_meta":
-        return policy_kl(task_policy, meta_policy, weights)
+    check_choice("distance", name, DISTANCES)
     if name == "parameter":
         return parameter_distance(meta_params, task_params)
-    raise ValueError(f"distance must be one of {DISTANCES}, got {name!r}")
+    return _mean_over_states(STATE_DISTANCES[name](meta_policy, task_policy), weights)

@@ -1,7 +1,7 @@
 """
 Hypergradients: the gradient of J_τ(π_θ'(φ)) with respect to the meta-parameters φ.
 
-All functions work on stacked parameters, (n_tasks, *shape), and return one hypergradient per task.
+All functions take stacked parameters, (n_tasks, *shape), and return one hypergradient per task.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,8 @@ from sb3_bomrl.core.advantages import ridge_matrix
 from sb3_bomrl.core.linear_solve import Solve, SolveInfo
 from sb3_bomrl.core.params import check_same_structure, flatten, grad, require_grad, unflatten
 from sb3_bomrl.core.scan import forward_scan, reverse_scan
-from sb3_bomrl.core.surrogates import Surrogate, likelihood_ratio, slopes
+from sb3_bomrl.core.surrogates import Surrogate, derivatives, likelihood_ratio
 from sb3_bomrl.types import Params
-
-HYPERGRADIENTS: tuple[str, ...] = ("implicit", "implicit_sampling", "unrolled", "first_order")
 
 InnerLoss = Callable[[Params, Params], th.Tensor]
 """(θ, φ) -> F(θ, φ), (n_tasks,), twice differentiable in both."""
@@ -30,22 +28,21 @@ def implicit_hypergradient(
     sampling_term: Callable[[Params], Params] | None = None,
 ) -> tuple[Params, SolveInfo]:
     r"""
-    Pull the gradient at the adapted policy back to the meta-policy, Eq. (A3), distance term (A4), by
+    Compute the hypergradient by implicit differentiation, Eq. (A3), with the distance term (A4):
 
         −[∇²_{θφ} F(θ', φ)]ᵀ x,    [∇²_{θθ} F(θ', φ) + δI] x = ∇_θ J(θ').
 
-    Invariant: grad_theta inner_loss(adapted_params, meta_params) == 0. Where the inner problem is not solved to
-    stationarity the result is biased.
+    Invariant: ∇_θ F(θ', φ) = 0. The result is biased if the lower level is not solved to stationarity.
 
-    The gradient of F is built once, and its graph serves every Hessian-vector product and the mixed derivative.
+    One graph, that of the gradient of F, serves every Hessian-vector product and the mixed derivative.
 
-    :param inner_loss: F(θ, φ), scalar per task; twice differentiable
+    :param inner_loss: F(θ, φ), scalar per task, twice differentiable
     :param adapted_params: θ', each of shape (n_tasks, \*shape)
     :param meta_params: φ, same shapes
     :param cotangent: ∇_θ J(θ'), same shapes
-    :param solve: (matvec, b) -> (x, info); brings its own damping δ, and must tolerate a singular but consistent system
-    :param sampling_term: x -> [part (b) of ∇²_{θφ} F]ᵀ x, Eq. (A5), see :func:`score_function_sampling_term`; left out
-        if not given
+    :param solve: (matvec, b) -> (x, info); adds its own damping δ, and must tolerate a singular but consistent system
+    :param sampling_term: x -> [part (b) of ∇²_{θφ} F]ᵀ x, Eq. (A5), see :func:`score_function_sampling_term`; ``None``
+        to leave it out
     :return: hypergradient per task, shapes as ``meta_params``, and the solver's residual and status
     :raises ValueError: if parameter names or shapes differ
     """
@@ -81,53 +78,55 @@ def score_function_sampling_term(
     baseline_features: th.Tensor | None = None,
 ) -> Params:
     r"""
-    The sampling term (b) of ∇²_{θφ} F times x, Eq. (A5), estimated with score functions, Eq. (A6):
+    Estimate the product of the sampling term, part (b) of ∇²_{θφ} F in Eq. (A5), with x by score functions, Eq. (A6):
 
         Σ_t (g_t A_t + w_t c_t − w_t m) Σ_{u<t} ∇log π_φ(a_u∣s_u) + Σ_t g_t Σ_{u>t} γ^{u−t} A_u ∇log π_φ(a_u∣s_u)
 
-    with w_t the weight of the sample (γ^t in the discounted case), g_t = −(w_t/λ) ⟨∇_θ h(r_t), x⟩, r_t the ratio,
+    with the sample's weight w_t (γᵗ in the discounted case), the ratio r_t, g_t = −(w_t/λ) ⟨∇_θ h(r_t), x⟩,
     c_t = ⟨∇_θ d²(π_φ(·∣s_t), π_θ(·∣s_t)), x⟩ and m = Σ_t (g_t A_t + w_t c_t).
 
-    The first sum is how the visitation moves with φ, in the surrogate and (c_t) in the distance, which is an average
-    over the same states; m appears because the weights are normalised, which matters where episodes differ in length.
-    The second sum is how the advantages move. For h other than the linear, the same step adds
-    (w_t/λ) h''(r_t) r_t² ψ_t A_t ∇log π_φ(a_t∣s_t), because there the importance weight does not account for a_t, and
+    The first sum is the derivative of the visitation: in the surrogate, and in the distance (c_t), which averages over
+    the same states. The term m comes from the normalisation of the weights, and matters if episodes differ in length.
+    The second sum is the derivative of the advantages.
+
+    If h is not linear, two terms are added. One is (w_t/λ) h''(r_t) r_t² ψ_t A_t ∇log π_φ(a_t∣s_t), with
+    ψ_t = ⟨∇_θ log π_θ(a_t∣s_t), x⟩: the importance weight no longer accounts for a_t. The other is
 
         −Σ_t b_t Σ_{u≥t} γ^{u−t} A_u ∇log π_φ(a_u∣s_u),    b_t = f_tᵀ [Σ_t f_t f_tᵀ]⁻¹ Σ_t g_t f_t,
 
-    because there the baseline in A_t matters, whose values f_tᵀ w move with the returns that w is fitted to; b is the
-    projection of g on the features.
+    the derivative of the baseline's values f_tᵀ w in A_t, which are fitted to the returns; b is the projection of g on
+    the features.
 
-    The estimate is consistent where the features can represent V^φ. Left out are: how a misfit moves with the
-    visitation; the kinks of the clipped h; how the scale of normalised advantages moves (λ is then in their units);
-    and what lies beyond the step where an episode was cut off.
+    The estimate is consistent if the features can represent V^φ. It neglects the change of a misfit with the
+    visitation, the kinks of the clipped h, the change of the scale of normalised advantages (λ is then in their
+    units), and everything beyond the step where an episode was cut off.
 
-    The two double sums are one reverse and one forward scan over time, then one backward pass.
+    One reverse and one forward scan over time compute the double sums, then one backward pass the result.
 
     :param log_prob: parameters -> log π(a_t∣s_t) of the sampled actions, (n_tasks, n_steps, n_envs)
     :param adapted_params: θ', each of shape (n_tasks, \*shape)
     :param meta_params: φ, same shapes
     :param direction: x, same shapes
     :param surrogate: h
-    :param advantages: A_t, (n_tasks, n_steps, n_envs), or returns-to-go for the linear h
+    :param advantages: A_t, (n_tasks, n_steps, n_envs); for the linear h returns-to-go will do
     :param weights: (n_tasks, n_steps, n_envs), sum to one per task
     :param episode_starts: (n_tasks, n_steps, n_envs) bool
     :param episode_ends: (n_tasks, n_steps, n_envs) bool
     :param gamma: discount factor in [0, 1]
     :param reg_coef: λ > 0
-    :param state_distance: θ -> d²(π_φ(·∣s_t), π_θ(·∣s_t)), (n_tasks, n_steps, n_envs); left out where D is no average
-        over states, Alg(3)
+    :param state_distance: θ -> d²(π_φ(·∣s_t), π_θ(·∣s_t)), (n_tasks, n_steps, n_envs); ``None`` for Alg(3), whose
+        distance is no average over states
     :param baseline_features: f_t, (n_tasks, n_steps, n_envs, n_features), 0 outside the mask, of a baseline that is
-        fitted to the same data; left out if the baseline does not depend on φ
+        fitted to the same data; ``None`` if the baseline does not depend on φ
     :return: [part (b)]ᵀ x per task, shapes as ``meta_params``
     """
     phi = require_grad(meta_params)
     log_prob_phi = log_prob(phi)
     log_prob_theta, psi = _directional_derivative(log_prob, adapted_params, direction)
     ratio = likelihood_ratio(log_prob_theta, log_prob_phi.detach())
-    slope, bend = slopes(surrogate, ratio, advantages)
+    first, second = derivatives(surrogate, ratio, advantages)
 
-    gain = -weights * slope * ratio * psi / reg_coef
+    gain = -weights * first * ratio * psi / reg_coef
     moved = gain * advantages
     if state_distance is not None:
         moved = moved + weights * _directional_derivative(state_distance, adapted_params, direction)[1]
@@ -135,13 +134,13 @@ def score_function_sampling_term(
     later = reverse_scan(moved, (~episode_ends).to(moved.dtype)) - moved
     through_advantage = gain if baseline_features is None else gain - _project(gain, baseline_features)
     earlier = forward_scan(through_advantage, gamma * (~episode_starts).to(gain.dtype)) - gain
-    own = weights * bend * ratio.square() * psi * advantages / reg_coef
+    own = weights * second * ratio.square() * psi * advantages / reg_coef
     coefficient = later + advantages * earlier + own
     return grad((coefficient * log_prob_phi).sum(), phi)
 
 
 def _project(values: th.Tensor, features: th.Tensor) -> th.Tensor:
-    """Least-squares projection on the features, by task; (n_tasks, n_steps, n_envs) as ``values``."""
+    """Project each task's values, (n_tasks, n_steps, n_envs), on the features by least squares."""
     f = features.flatten(1, 2).double()
     weights = th.linalg.solve(ridge_matrix(f), f.mT @ values.flatten(1, 2)[..., None].double())
     return (f @ weights).reshape(values.shape).to(values)
@@ -150,7 +149,7 @@ def _project(values: th.Tensor, features: th.Tensor) -> th.Tensor:
 def _directional_derivative(
     function: Callable[[Params], th.Tensor], params: Params, direction: Params
 ) -> tuple[th.Tensor, th.Tensor]:
-    """f(params) and ⟨∇f(params), direction⟩ elementwise, by two backward passes (which every operation supports)."""
+    """f(params) and, elementwise, ⟨∇f(params), direction⟩, by two backward passes."""
     leaves = require_grad(params)
     value = function(leaves)
     dummy = th.ones_like(value, requires_grad=True)
@@ -161,11 +160,11 @@ def _directional_derivative(
 
 def unrolled_hypergradient(adapted_params: Params, meta_params: Params, cotangent: Params) -> Params:
     r"""
-    Differentiate through the steps of the inner solver: [dθ'/dφ]ᵀ ∇_θ J(θ').
+    Compute [dθ'/dφ]ᵀ ∇_θ J(θ') by differentiating through the steps of the inner solver.
 
     :param adapted_params: θ' with its graph, from :func:`~sb3_bomrl.core.inner_solvers.solve_inner` with
         ``differentiable=True``
-    :param meta_params: φ that the graph leads to, each of shape (n_tasks, \*shape)
+    :param meta_params: φ, the leaves of that graph, each of shape (n_tasks, \*shape)
     :param cotangent: ∇_θ J(θ'), same shapes
     :return: hypergradient per task, same shapes
     """
@@ -176,7 +175,7 @@ def unrolled_hypergradient(adapted_params: Params, meta_params: Params, cotangen
 
 def first_order_hypergradient(cotangent: Params) -> Params:
     r"""
-    ∇_θ J(θ') taken as it is, as if dθ'/dφ were the identity.
+    Return ∇_θ J(θ'), the hypergradient with dθ'/dφ replaced by the identity.
 
     :param cotangent: ∇_θ J(θ'), each of shape (n_tasks, \*shape)
     :return: the same

@@ -1,4 +1,4 @@
-"""Many-step solvers of the lower level, Eq. (A2), on all tasks at once."""
+"""Iterative solvers of the lower level, Eq. (A2), for all tasks at once."""
 
 from collections.abc import Callable
 from enum import IntEnum
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch as th
 
+from sb3_bomrl.checks import check_choice
 from sb3_bomrl.core.linear_solve import conjugate_gradient
 from sb3_bomrl.core.params import flatten, grad, require_grad, unflatten
 from sb3_bomrl.types import Adaptation, Params
@@ -15,10 +16,9 @@ INNER_METHODS: tuple[str, ...] = ("adam", "sgd", "rmsprop", "natural_gradient")
 
 class InnerStatus(IntEnum):
     """
-    How the lower level ended for a task.
+    Reason for which a task's lower level ended.
 
-    ``KL_LIMIT``: a step would have left the KL limit and was halved, so that the last ones were shorter than
-    ``learning_rate`` says.
+    ``KL_LIMIT``: a step went beyond the KL limit, and the steps after it were shorter than ``learning_rate``.
     """
 
     MAX_STEPS = 0
@@ -29,15 +29,15 @@ class InnerStatus(IntEnum):
 
 class InnerSolver(NamedTuple):
     """
-    How to minimise F(θ, φ) over θ.
+    Settings of :func:`solve_inner`.
 
-    :param method: ``"adam"``, ``"sgd"``, ``"rmsprop"`` (full batch, elementwise, so that a batch of tasks is exactly
-        one optimiser per task) or ``"natural_gradient"`` (steps −α F(θ)⁻¹∇F, F the Fisher matrix)
+    :param method: ``"adam"``, ``"sgd"``, ``"rmsprop"`` (full batch and elementwise: one optimiser per task) or
+        ``"natural_gradient"`` (steps −α G(θ)⁻¹∇F, G the Fisher matrix)
     :param learning_rate: step size α > 0
-    :param n_steps: largest number of steps, at least 1
+    :param n_steps: largest number of steps, undone ones included, at least 1
     :param max_kl: largest mean KL(π_φ ‖ π_θ) in nats; a step beyond it is undone, and the task goes on with half the
-        step size. Trying counts as one of ``n_steps``
-    :param gradient_tolerance: a task stops where ‖∇_θ F‖ is at most this
+        step size
+    :param gradient_tolerance: largest ‖∇_θ F‖ at which a task stops
     :param cg_max_steps: conjugate-gradient steps per natural-gradient step
     :param cg_damping: damping of the Fisher matrix in natural-gradient steps
     """
@@ -53,7 +53,7 @@ class InnerSolver(NamedTuple):
 
 class InnerValue(NamedTuple):
     """
-    The lower level at one θ, per task.
+    Values of the lower level at one θ, per task.
 
     :param objective: (n_tasks,) F(θ, φ), differentiable
     :param distance: (n_tasks,) D(φ, θ)
@@ -81,7 +81,7 @@ def _adam(g: th.Tensor, state: _State, step: th.Tensor) -> tuple[th.Tensor, _Sta
     first = 0.9 * state[0] + 0.1 * g
     second = 0.999 * state[1] + 0.001 * g.square()
     c1, c2 = ((1 - beta ** step.double()).to(g.dtype)[:, None] for beta in (0.9, 0.999))
-    # the square root of exactly 0 has no finite derivative, and the unrolled hypergradient takes it
+    # the unrolled hypergradient differentiates the root, whose derivative at 0 is not finite
     return (first / c1) / (_safe_sqrt(second / c2) + 1e-8), (first, second)
 
 
@@ -101,7 +101,7 @@ _UPDATES = {"sgd": _sgd, "adam": _adam, "rmsprop": _rmsprop}
 
 def natural_gradient(gradient: Params, params: Params, metric: Metric, cg_max_steps: int, cg_damping: float) -> Params:
     r"""
-    F(θ)⁻¹ g per task, by conjugate gradients on Fisher-vector products (Kakade, 2001).
+    Compute G(θ)⁻¹ g, G the Fisher matrix, per task by conjugate gradients (Kakade, 2001).
 
     :param gradient: g, each of shape (n_tasks, \*shape)
     :param params: θ, same shapes
@@ -130,21 +130,20 @@ def solve_inner(
     r"""
     Minimise F(θ, φ) over θ for every task, Eq. (A2).
 
-    Tasks stop on their own: at a gradient norm, or at a value that is not finite (with the last finite iterate); the
-    others go on. A step beyond the KL limit is undone and halved, with all later ones of its task.
+    Each task stops on its own, at a small gradient or at a value that is not finite (with the last finite iterate). A
+    step beyond the KL limit is undone, and the later steps of its task are half as long.
 
     :param objective: θ, each of shape (n_tasks, \*shape) -> :class:`InnerValue`
     :param init_params: first iterate, usually φ, each of shape (n_tasks, \*shape)
     :param solver: method and limits
-    :param metric: Fisher metric, needed by ``"natural_gradient"``
-    :param differentiable: keep the graph through all steps, so that θ' can be differentiated with respect to
-        ``init_params``, which must require a gradient, and whatever ``objective`` depends on
+    :param metric: function of θ whose Hessian at θ is the Fisher matrix; needed by ``"natural_gradient"``
+    :param differentiable: keep the graph of all steps, from ``init_params``, which must require a gradient, and from
+        the tensors in ``objective`` to θ'
     :return: θ' with steps, objective, distance, KL, gradient norm and status per task
     :raises ValueError: for an unknown method, and for ``"natural_gradient"`` without a metric or with
         ``differentiable``
     """
-    if solver.method not in INNER_METHODS:
-        raise ValueError(f"method must be one of {INNER_METHODS}, got {solver.method!r}")
+    check_choice("method", solver.method, INNER_METHODS)
     if solver.method == "natural_gradient" and (metric is None or differentiable):
         raise ValueError("method 'natural_gradient' needs a metric, and is not differentiable: use an implicit mode")
 
@@ -176,7 +175,7 @@ def solve_inner(
             state, n_steps, scale = (moments[0], moments[1]), n_steps - undo.long(), th.where(too_far, scale / 2, scale)
         active = status == InnerStatus.MAX_STEPS
         done = step > solver.n_steps or not active.any()
-        # mid-way only after a nan, which differentiating through the steps would multiply by zero, and get nan
+        # before the last step only after a NaN: differentiating through the steps would compute 0 · NaN
         if bad.any() or (done and undo.any()):
             params = split(theta)
             value, gradient, norm = _evaluate(objective, params, differentiable)

@@ -11,7 +11,7 @@ MatVec = Callable[[th.Tensor], th.Tensor]
 
 
 class SolveStatus(IntEnum):
-    """How a linear solve ended."""
+    """Reason for which a linear solve ended."""
 
     CONVERGED = 0
     MAX_ITERATIONS = 1
@@ -21,10 +21,10 @@ class SolveStatus(IntEnum):
 
 class SolveInfo(NamedTuple):
     """
-    What a linear solve reports, per task.
+    Report of a linear solve, per task.
 
     :param n_iterations: (n_tasks,) int, accepted iterations
-    :param residual: (n_tasks,) ‖b − (A + δI)x‖ / ‖b‖ of what was returned, 0 for b = 0
+    :param residual: (n_tasks,) ‖b − (A + δI)x‖ / ‖b‖ of the returned x, 0 for b = 0
     :param status: (n_tasks,) int, a :class:`SolveStatus`
     """
 
@@ -40,7 +40,7 @@ Solve = Callable[[MatVec, th.Tensor], tuple[th.Tensor, SolveInfo]]
 def conjugate_gradient(
     matvec: MatVec,
     b: th.Tensor,
-    max_iterations: int = 10,
+    max_iterations: int,
     damping: float = 0.0,
     tolerance: float = 1e-6,
     may_be_indefinite: bool = False,
@@ -48,21 +48,20 @@ def conjugate_gradient(
     """
     Solve (A + δI) x = b for every task by conjugate gradients from x = 0 (Hestenes and Stiefel, 1952), Eq. (A3).
 
-    Started from zero, it finds the minimum-norm solution of a singular but consistent system. A task that meets a
-    direction p with pᵀ(A + δI)p ≤ 0, or a number that is not finite, stops with its last good iterate and says so;
-    the other tasks go on.
+    Started from zero, it finds the minimum-norm solution of a singular but consistent system. A task stops with its
+    last good iterate at a direction p with pᵀ(A + δI)p ≤ 0, or at a number that is not finite. The other tasks go on.
 
-    With a positive definite matrix the last iterate is the nearest to the solution, in the matrix's norm. With an
-    indefinite one, or where b is not in the range of a singular one, it need not be near: a step along a direction of
-    almost no curvature is the longer, the flatter it is, and the residual grows. With ``may_be_indefinite``, a task
-    that meets negative curvature, or ends with a residual above that of x = 0, gets the iterate of its smallest one.
+    If A is positive definite, the last iterate is the nearest to the solution, in the norm of A. If A is indefinite,
+    or b is not in the range of a singular A, a step along a direction of little curvature may be very long, and the
+    residual grows. With ``may_be_indefinite``, a task that meets negative curvature, or ends with a residual above
+    that of x = 0, returns the iterate with the smallest residual.
 
     :param matvec: multiplies each row by its task's symmetric matrix A
     :param b: (n_tasks, n_params)
     :param max_iterations: at least 1
     :param damping: δ ≥ 0
     :param tolerance: relative residual at which a task has converged
-    :param may_be_indefinite: whether to look out for matrices that are not positive definite
+    :param may_be_indefinite: whether A may be indefinite or singular; costs a copy of x per iteration
     :return: x, (n_tasks, n_params), and the report
     """
     x, r = th.zeros_like(b), b.clone()
@@ -110,14 +109,12 @@ def damped_solve(
     matvec: MatVec, b: th.Tensor, max_iterations: int, relative_damping: float
 ) -> tuple[th.Tensor, SolveInfo]:
     """
-    Solve [A + δI] x = b by conjugate gradients, with a δ per task that has the scale of its matrix,
+    Solve (A + δI) x = b by conjugate gradients, with a damping δ per task that has the scale of its matrix:
 
-        δ = c · |bᵀAb| / bᵀb,
+        δ = c · |bᵀAb| / bᵀb.
 
-    and look out for an indefinite A: the lower level may not have converged.
-
-    The curvature of the inner problem grows by orders of magnitude while the policy's standard deviations shrink, so
-    that no absolute δ serves a whole training run.
+    The curvature of the lower level grows by orders of magnitude while the policy's standard deviations shrink, so
+    that no constant δ suits a whole training run. A may be indefinite, since the lower level may not have converged.
 
     :param matvec: multiplies each row by its task's symmetric matrix A
     :param b: (n_tasks, n_params)

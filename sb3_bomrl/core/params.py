@@ -41,7 +41,7 @@ def unflatten(vector: th.Tensor, like: Params) -> Params:
     Undo :func:`flatten`.
 
     :param vector: (n_tasks, n_params)
-    :param like: parameters whose names and shapes, (n_tasks, \*shape), are wanted
+    :param like: parameters with the names and shapes to restore, (n_tasks, \*shape)
     :return: views of ``vector``, each of shape (n_tasks, \*shape)
     """
     pieces = vector.split([value[0].numel() for value in like.values()], dim=1)
@@ -50,7 +50,7 @@ def unflatten(vector: th.Tensor, like: Params) -> Params:
 
 def require_grad(params: Params) -> Params:
     """
-    Leaves with the same values, cut from any graph.
+    Return leaves with the same values, cut from any graph.
 
     :param params: parameters of any shape
     :return: the same values, each requiring a gradient
@@ -60,15 +60,14 @@ def require_grad(params: Params) -> Params:
 
 def grad(output: th.Tensor, params: Params, create_graph: bool = False, retain_graph: bool | None = None) -> Params:
     r"""
-    Gradient of a scalar; zeros where a parameter has no influence.
+    Compute the gradient of a scalar; zeros for a parameter without influence.
 
-    With an output that is a sum of per-task terms, the gradient with respect to stacked parameters holds each task's
-    own gradient.
+    If the scalar is a sum of one term per task, the gradient with respect to stacked parameters holds each task's own.
 
     :param output: scalar
     :param params: parameters that require a gradient, each of shape (n_tasks, \*shape)
     :param create_graph: build the graph of the gradient, for second derivatives
-    :param retain_graph: keep the graph for another backward pass; as ``create_graph`` where not given
+    :param retain_graph: keep the graph for another backward pass; ``None`` for the value of ``create_graph``
     :return: same shapes as ``params``
     """
     gradients = th.autograd.grad(
@@ -81,9 +80,9 @@ def check_same_structure(name: str, params: Params, like_name: str, like: Params
     """
     Require equal parameter names and shapes.
 
-    :param name: what to call ``params`` in the error
+    :param name: name of ``params`` in the error
     :param params: parameters to check
-    :param like_name: what to call ``like`` in the error
+    :param like_name: name of ``like`` in the error
     :param like: parameters to compare with
     :raises ValueError: if names or shapes differ
     """

@@ -19,7 +19,7 @@ def reverse_scan(x: th.Tensor, decay: th.Tensor) -> th.Tensor:
     while shift < n_steps:
         ahead = decay[:, : n_steps - shift] * x[:, shift:]
         x = th.cat([x[:, :-shift] + ahead, x[:, -shift:]], dim=1)
-        decay = decay[:, :-shift] * decay[:, shift:]  # from each step over 2 · shift steps, where there are as many
+        decay = decay[:, :-shift] * decay[:, shift:]  # over the next 2 · shift steps
         shift *= 2
     return x
 

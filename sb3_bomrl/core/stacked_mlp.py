@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons with stacked parameters, as few batched matrix products as there are layers."""
+"""Multi-layer perceptrons with stacked parameters: one batched matrix product per layer."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,12 +7,10 @@ import torch as th
 
 from sb3_bomrl.types import Params
 
-ACTIVATIONS: tuple[str, ...] = ("tanh", "relu", "identity")
-
 
 class Layer(NamedTuple):
     """
-    One affine map and its activation.
+    One affine layer and its activation.
 
     :param weight: name of the weight among the parameters
     :param bias: name of the bias, ``None`` for none
@@ -26,17 +24,17 @@ class Layer(NamedTuple):
 
 def stacked_mlp(params: Params, layers: Sequence[Layer], inputs: th.Tensor) -> th.Tensor:
     r"""
-    Evaluate every task's perceptron at its own inputs.
+    Evaluate each task's perceptron at the task's own inputs.
 
-    As tanh(z) = 2σ(2z) − 1, layers of hyperbolic tangents are layers of logistic functions with other weights, and
-    the logistic function takes a third of the time:
+    The logistic function takes a third of the time of the hyperbolic tangent. As tanh(z) = 2σ(2z) − 1, it replaces
+    it, with other weights:
 
         W tanh(z) + b = (2W) σ(2z) + (b − W1).
 
-    The last product is taken transposed, so that the outputs lie in memory by component: sums over the few components
-    of an action and the gradient of the last weight then run along the samples.
+    The last product is transposed, so that the outputs lie in memory by component: sums over the components of an
+    action and the gradient of the last weight then run along the samples.
 
-    :param params: stacked, weights (n_tasks, n_out, n_in), biases (n_tasks, n_out)
+    :param params: stacked; weights (n_tasks, n_out, n_in), biases (n_tasks, n_out)
     :param layers: first to last
     :param inputs: (n_tasks, n_samples, n_in)
     :return: (n_tasks, n_samples, n_out), with the memory layout of (n_tasks, n_out, n_samples)
@@ -54,7 +52,7 @@ def stacked_mlp(params: Params, layers: Sequence[Layer], inputs: th.Tensor) -> t
 
 
 def _affine(params: Params, layer: Layer, is_logistic: bool) -> tuple[th.Tensor, th.Tensor | None]:
-    """Weight and bias of one layer, given whether its inputs are σ(2z) in place of tanh(z)."""
+    """Weight and bias of a layer whose inputs are σ(2z) in place of tanh(z) if ``is_logistic``."""
     weight = params[layer.weight]
     bias = None if layer.bias is None else params[layer.bias]
     scale = 2.0 if layer.activation == "tanh" else 1.0
@@ -72,7 +70,7 @@ def _product(weight: th.Tensor, bias: th.Tensor | None, x: th.Tensor) -> th.Tens
 
 
 def _activate(z: th.Tensor, activation: str) -> th.Tensor:
-    """σ in place of tanh."""
+    """Apply the activation, with σ in place of tanh."""
     if activation == "tanh":
         return th.sigmoid(z)
     return th.relu(z) if activation == "relu" else z

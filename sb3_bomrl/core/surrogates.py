@@ -1,32 +1,32 @@
 """
 The surrogates h(r) of Eq. (A2), r = π_θ(a∣s) / π_φ(a∣s).
 
-All have h(1) = 1 and h'(1) = 1, so they give the same gradient at θ = φ.
+All have h(1) = h'(1) = 1, so they give the same gradient at θ = φ.
 """
 
 from collections.abc import Callable
 
 import torch as th
 
+from sb3_bomrl.checks import check_choice
+
 SURROGATES: tuple[str, ...] = ("linear", "sigmoid", "clip")
 
 POLICY_GRADIENT_SURROGATES: tuple[str, ...] = ("linear", "log")
-"""The two forms of a policy-gradient step, the likelihood ratio and the log-likelihood."""
+"""Surrogates of a policy-gradient step: the likelihood ratio and the log-likelihood."""
 
 Surrogate = Callable[[th.Tensor, th.Tensor], th.Tensor]
-"""(ratio, advantages) -> h, of the ratio's shape; the advantages matter only through their sign."""
+"""(ratio, advantages) -> h, of the ratio's shape; of the advantages only the sign matters."""
 
 MAX_LOG_RATIO = 30.0
-"""Nats. e^30 = 1e13 has finite squares and e^−30 a finite logarithm in single precision, which tells 1 + e^−30 from 1
-no more."""
+"""Nats. In single precision e^30 = 1e13 has a finite square and e^−30 = 1e-13 a finite logarithm."""
 
 
 def likelihood_ratio(log_prob: th.Tensor, old_log_prob: th.Tensor) -> th.Tensor:
     """
-    r = π_θ(a∣s) / π_φ(a∣s), with ∣log r∣ held to :data:`MAX_LOG_RATIO`, beyond which it is constant.
+    Compute r = π_θ(a∣s) / π_φ(a∣s), with log r clipped to [−30, 30], see :data:`MAX_LOG_RATIO`.
 
-    A policy-gradient step may move a sharp policy by a hundred nats at some of the states: its parameters are sound,
-    and what is computed of them should be finite.
+    A policy-gradient step may move a sharp policy by a hundred nats in some states. The clip keeps r finite there.
 
     :param log_prob: log π_θ(a∣s), any shape
     :param old_log_prob: log π_φ(a∣s), same shape
@@ -37,7 +37,7 @@ def likelihood_ratio(log_prob: th.Tensor, old_log_prob: th.Tensor) -> th.Tensor:
 
 def linear(ratio: th.Tensor, advantages: th.Tensor) -> th.Tensor:
     """
-    h(r) = r, importance sampling.
+    Compute h(r) = r, importance sampling.
 
     :param ratio: r, any shape
     :param advantages: not used
@@ -48,7 +48,7 @@ def linear(ratio: th.Tensor, advantages: th.Tensor) -> th.Tensor:
 
 def sigmoid(ratio: th.Tensor, advantages: th.Tensor) -> th.Tensor:
     """
-    h(r) = 2σ(2(r − 1)), which saturates at 0 and 2.
+    Compute h(r) = 2σ(2(r − 1)), between 0 and 2.
 
     :param ratio: r, any shape
     :param advantages: not used
@@ -57,9 +57,9 @@ def sigmoid(ratio: th.Tensor, advantages: th.Tensor) -> th.Tensor:
     return 2.0 * th.sigmoid(2.0 * (ratio - 1.0))
 
 
-def clip(ratio: th.Tensor, advantages: th.Tensor, clip_range: float = 0.2) -> th.Tensor:
+def clip(ratio: th.Tensor, advantages: th.Tensor, clip_range: float) -> th.Tensor:
     """
-    PPO's clipped objective (Schulman et al., 2017, Eq. 7): h(r)·A = min(r·A, clip(r, 1 − ε, 1 + ε)·A).
+    Compute PPO's clipped h (Schulman et al., 2017, Eq. 7): h(r)·A = min(r·A, clip(r, 1 − ε, 1 + ε)·A).
 
     :param ratio: r, any shape
     :param advantages: A, same shape
@@ -71,7 +71,9 @@ def clip(ratio: th.Tensor, advantages: th.Tensor, clip_range: float = 0.2) -> th
 
 def log(ratio: th.Tensor, advantages: th.Tensor) -> th.Tensor:
     """
-    h(r) = 1 + log r, the log-likelihood of REINFORCE: ∇² h(r) A is ∇² log π A, without the linear h's ∇log π ∇log πᵀ A.
+    Compute h(r) = 1 + log r, the log-likelihood of REINFORCE.
+
+    Its Hessian is ∇² log π; that of the linear h at r = 1 is ∇² log π + ∇log π ∇log πᵀ.
 
     :param ratio: r, any shape
     :param advantages: not used
@@ -82,9 +84,9 @@ def log(ratio: th.Tensor, advantages: th.Tensor) -> th.Tensor:
 
 def between_linear_and_log(share: float) -> Surrogate:
     """
-    h(r) = (1 − c) r + c (1 + log r), whose h'' at r = 1, −c, is between those of the linear h, 0, and of the log, −1.
+    Return h(r) = (1 − c) r + c (1 + log r), for which h''(1) = −c.
 
-    :param share: c, that of the log
+    :param share: c in [0, 1]; 0 is the linear h, 1 the log
     :return: the function (ratio, advantages) -> h
     """
     return lambda ratio, advantages: (1.0 - share) * linear(ratio, advantages) + share * log(ratio, advantages)
@@ -92,24 +94,22 @@ def between_linear_and_log(share: float) -> Surrogate:
 
 def get_surrogate(name: str, clip_range: float = 0.2) -> Surrogate:
     """
-    Look a surrogate up by name.
+    Return a surrogate by its name.
 
     :param name: ``"linear"``, ``"sigmoid"``, ``"clip"`` or ``"log"``
     :param clip_range: ε of ``"clip"``, not used by the others
     :return: the function (ratio, advantages) -> h
     :raises ValueError: for an unknown name
     """
+    check_choice("surrogate", name, (*SURROGATES, "log"))
     if name == "clip":
         return lambda ratio, advantages: clip(ratio, advantages, clip_range)
-    try:
-        return {"linear": linear, "sigmoid": sigmoid, "log": log}[name]
-    except KeyError:
-        raise ValueError(f"surrogate must be one of {(*SURROGATES, 'log')}, got {name!r}") from None
+    return {"linear": linear, "sigmoid": sigmoid, "log": log}[name]
 
 
-def slopes(surrogate: Surrogate, ratio: th.Tensor, advantages: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+def derivatives(surrogate: Surrogate, ratio: th.Tensor, advantages: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     """
-    h'(r) and h''(r).
+    Compute h'(r) and h''(r) by automatic differentiation.
 
     :param surrogate: h
     :param ratio: r, any shape

@@ -1,4 +1,4 @@
-"""Torch threads: how many, and how the learning phase uses them."""
+"""Torch's threads, and calls that are spread over threads of Python."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +14,9 @@ Result = TypeVar("Result")
 @contextmanager
 def torch_threads(n_threads: int) -> Iterator[None]:
     """
-    So many torch threads for this thread, meanwhile.
+    Set the number of torch threads for the length of a context.
 
-    :param n_threads: torch threads within one operation
+    :param n_threads: threads within one operation, at least 1
     """
     threads = th.get_num_threads()
     th.set_num_threads(n_threads)
@@ -26,19 +26,17 @@ def torch_threads(n_threads: int) -> Iterator[None]:
         th.set_num_threads(threads)
 
 
-def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item], parallel: bool = True) -> list[Result]:
+def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item], parallel: bool) -> list[Result]:
     """
-    Call a function for several items at once, each in a thread whose operations are single-threaded.
+    Call a function for each item, in as many threads as torch has.
 
-    As many threads as torch has (``torch.set_num_threads``), so that inside of one of them a nested call runs in turn.
-    Torch's own threads within an operation wait actively for the slowest one, thousands of times in a learning phase:
-    on a core that another process uses as well, each wait lasts as long as the system keeps that thread off it.
-    Threads that work on items of their own wait once, at the end, and what they compute does not depend on how many
-    there are.
+    Torch uses one thread for the operations of each call, so that a nested call runs its items in turn, and the
+    results do not depend on the number of threads. Torch's own threads would wait for each other in every operation,
+    which is slow on cores that other processes use; these wait once, at the end.
 
     :param function: releases Python's lock for most of its time, as torch's operations do, and changes nothing shared
-    :param items: what to call it for
-    :param parallel: ``False`` to call it for one item after the other after all
+    :param items: arguments of the calls
+    :param parallel: ``False`` to call it for one item after the other
     :return: results in the order of the items
     """
     n_threads = th.get_num_threads()

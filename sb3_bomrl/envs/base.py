@@ -1,6 +1,7 @@
-"""The task convention: what makes a Gymnasium environment a family of tasks."""
+"""The task convention, which makes a Gymnasium environment a family of tasks."""
 
-from sb3_bomrl.envs.tasks import TaskDistribution, TaskStream, check_n_tasks
+from sb3_bomrl.checks import check_positive
+from sb3_bomrl.envs.tasks import TaskDistribution, TaskStream
 from sb3_bomrl.types import Task
 
 
@@ -16,12 +17,7 @@ class TaskEnv:
     task_distribution: TaskDistribution
 
     def _init_tasks(self, distribution: TaskDistribution, task: Task = None) -> None:
-        """
-        Set up the family.
-
-        :param distribution: where tasks come from
-        :param task: the first task, ``None`` for the family's default
-        """
+        """Set the distribution of tasks, and a first task, by default the family's."""
         self.task_distribution = distribution
         self._task_stream = TaskStream()
         self.set_task(distribution.default if task is None else task)
@@ -37,7 +33,8 @@ class TaskEnv:
         :param n_tasks: how many, at least 1
         :return: plain Python objects that :meth:`set_task` accepts
         """
-        return self.task_distribution.sample(self._task_stream.rng, check_n_tasks(n_tasks))
+        check_positive("n_tasks", n_tasks, integer=True)
+        return self.task_distribution.sample(self._task_stream.rng, n_tasks)
 
     def set_task(self, task: Task) -> None:
         """
@@ -50,9 +47,7 @@ class TaskEnv:
         self._apply_task(self._task)
 
     def get_task(self) -> Task:
-        """
-        :return: the current task
-        """
+        """Return the current task."""
         return self._task
 
     def seed_tasks(self, seed: int | None) -> None:
@@ -71,8 +66,4 @@ class TaskEnv:
         return self.task_distribution.test_tasks
 
     def _apply_task(self, task: Task) -> None:
-        """
-        Called with every new task, after validation, for what must be derived from it.
-
-        :param task: in canonical form
-        """
+        """Derive from a new task, in canonical form, what the environment needs; ``set_task`` calls it."""

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from sb3_bomrl.checks import check_choice, check_positive
 from sb3_bomrl.envs.base import TaskEnv
-from sb3_bomrl.envs.tasks import check_horizon, check_n_tasks
 from sb3_bomrl.tabular.lakes import (
     LAKE_GAMMA,
     LAKE_PENALTY,
@@ -53,10 +53,11 @@ class LakeDynamics(NamedTuple):
 @lru_cache(maxsize=4096)
 def lake_dynamics(layout: Layout, penalty: float) -> LakeDynamics:
     """
-    The arrays of a layout; they are shared, and therefore read-only.
+    Return the arrays of a layout; they are shared, and therefore read-only.
 
     :param layout: a checked layout
     :param penalty: reward of a step that ends on a penalty cell
+    :return: moves, rewards and start
     """
     moves, rewards = move_table(layout), cell_rewards(layout, penalty)
     moves.flags.writeable = rewards.flags.writeable = False
@@ -76,7 +77,7 @@ class LakeTasks:
     """
 
     def __init__(self, family: str, n_train_tasks: int = 20, map_seed: int = 0, size: int = LAKE_SIZE) -> None:
-        n_train_tasks = check_n_tasks(n_train_tasks)
+        check_positive("n_train_tasks", n_train_tasks, integer=True)
         layouts = sample_layouts(family, 2 * n_train_tasks, map_seed, size)
         self.size = size
         self.train_tasks, self._test_tasks = layouts[:n_train_tasks], layouts[n_train_tasks:]
@@ -92,12 +93,12 @@ class LakeTasks:
         return list(self._test_tasks)
 
     def sample(self, rng: np.random.Generator, n_tasks: int) -> list[Layout]:
-        """Training layouts in random order."""
+        """Draw training layouts in random order."""
         order = np.resize(rng.permutation(len(self.train_tasks)), n_tasks)
         return [self.train_tasks[index] for index in order]
 
     def check(self, task: Task) -> Layout:
-        """Any layout of the right size is playable."""
+        """Accept any layout of the right size."""
         if not isinstance(task, (tuple, list)):
             raise ValueError(f"task must be a layout, a tuple of {self.size} row strings, got {task!r}")
         layout = check_layout(tuple(task))
@@ -140,11 +141,11 @@ class FrozenLakeTaskEnv(TaskEnv, gym.Env[np.int64, np.int64]):
         task: Layout | None = None,
         render_mode: str | None = None,
     ) -> None:
-        if render_mode not in (None, "ansi"):
-            raise ValueError(f"render_mode must be None or 'ansi', got {render_mode!r}")
+        check_choice("render_mode", render_mode, (None, "ansi"))
+        check_positive("horizon", horizon, integer=True)
         self.render_mode = render_mode
         self.is_slippery, self.penalty = bool(is_slippery), float(penalty)
-        self.horizon = check_horizon(horizon)
+        self.horizon = int(horizon)
         self.observation_space = spaces.Discrete(size * size)
         self.action_space = spaces.Discrete(N_ACTIONS)
         self._n_elapsed = 0
@@ -175,7 +176,7 @@ class FrozenLakeTaskEnv(TaskEnv, gym.Env[np.int64, np.int64]):
         return np.int64(self._state), reward, False, self._n_elapsed >= self.horizon, {"task": self._task}
 
     def render(self) -> str | None:
-        """The map with the agent's cell in brackets, for ``render_mode="ansi"``."""
+        """Return the map with the agent's cell in brackets, for ``render_mode="ansi"``."""
         return render_lake(self._task, self._state) if self.render_mode == "ansi" else None
 
     @property
@@ -218,7 +219,7 @@ class FrozenLakeLowVarianceEnv(FrozenLakeTaskEnv):
 
 def draw_slips(rng: np.random.Generator, horizon: int) -> npt.NDArray[np.int64]:
     """
-    The slips of an episode: columns of the slip table, uniform.
+    Draw the slips of an episode, uniform columns of the slip table.
 
     :param rng: the environment's generator
     :param horizon: steps per episode
@@ -229,10 +230,11 @@ def draw_slips(rng: np.random.Generator, horizon: int) -> npt.NDArray[np.int64]:
 
 def render_lake(layout: Layout, state: int) -> str:
     """
-    A map as text.
+    Write a map as text.
 
     :param layout: map
     :param state: cell to put in brackets
+    :return: a line per row
     """
     n_columns = len(layout[0])
     lines = []

@@ -27,11 +27,11 @@ class HumanoidFamily(LocomotionFamily):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Besides the base family's: centres, inertias and velocities of the bodies, actuator forces."""
+        """The base family's fields, centres, inertias and velocities of the bodies, and actuator forces."""
         return (*super().fields, "xipos", "cinert", "cvel", "qfrc_actuator")
 
     def observation(self, state: State) -> Array:
-        """Positions but x and y, velocities; of the bodies inertias and velocities; forces of actuators, contacts."""
+        """Return positions without x and y, velocities, the bodies' inertias and velocities, and the forces."""
         n = len(state["qpos"])
         of_bodies = ("cinert", "cvel") if self.contact_cost is None else ("cinert", "cvel", "cfrc_ext")
         bodies = {name: state[name][:, 1:].reshape(n, -1) for name in of_bodies}
@@ -40,13 +40,13 @@ class HumanoidFamily(LocomotionFamily):
         return np.concatenate(parts if self.contact_cost is None else [*parts, bodies["cfrc_ext"]], axis=1)
 
     def position(self, state: State) -> Array:
-        """The centre of mass, (n, 2)."""
+        """Compute the centre of mass, (n, 2)."""
         masses = np.array(self.masses)
         moments: Array = np.einsum("b,nbj->nj", masses, state["xipos"])
         return (moments / masses.sum())[:, :2]
 
     def healthy(self, state: State, lift: Array) -> npt.NDArray[np.bool_]:
-        """Whether the height is strictly within its range."""
+        """Return true where the height is strictly within its range."""
         assert self.healthy_z is not None
         height = state["qpos"][:, self.height] - lift
         return (self.healthy_z[0] < height) & (height < self.healthy_z[1])
@@ -66,7 +66,12 @@ class HumanoidFamily(LocomotionFamily):
 
 
 def humanoid(masses: tuple[float, ...], contact_forces: bool = False) -> HumanoidFamily:
-    """Humanoid-v5: healthy while the height is in (1, 2)."""
+    """
+    Make Humanoid-v5, healthy while the height is in (1, 2).
+
+    :param masses: of the bodies
+    :param contact_forces: whether contact forces are observed and cost reward
+    """
     return HumanoidFamily(
         "direction",
         n_skipped=2,

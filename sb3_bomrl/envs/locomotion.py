@@ -21,7 +21,7 @@ from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 
 from sb3_bomrl.envs.locomotion_env import LocomotionTaskEnv, check_render
 from sb3_bomrl.envs.locomotion_family import LocomotionFamily, ant, half_cheetah
-from sb3_bomrl.envs.tasks import DirectionTasks, IntervalTasks, TaskDistribution, check_range
+from sb3_bomrl.envs.tasks import DirectionTasks, IntervalTasks, TaskDistribution
 from sb3_bomrl.types import Task
 
 
@@ -78,7 +78,7 @@ class HalfCheetahVelEnv(_HalfCheetahTaskEnv):
         task: float | None = None,
         **render_kwargs: Any,
     ) -> None:
-        tasks = IntervalTasks(*check_range(goal_range))
+        tasks = IntervalTasks(goal_range)
         super().__init__(half_cheetah("velocity"), tasks, horizon, task, check_render(render_kwargs))
         utils.EzPickle.__init__(self, goal_range, horizon, task, **render_kwargs)
 
@@ -121,7 +121,7 @@ class AntVelEnv(_AntTaskEnv):
         contact_forces: bool = False,
         **render_kwargs: Any,
     ) -> None:
-        tasks = IntervalTasks(*check_range(goal_range))
+        tasks = IntervalTasks(goal_range)
         super().__init__(ant("velocity", contact_forces), tasks, horizon, task, check_render(render_kwargs))
         utils.EzPickle.__init__(self, goal_range, horizon, task, contact_forces, **render_kwargs)
 

@@ -10,11 +10,12 @@ from gymnasium import utils
 from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 from mujoco import MjData, MjModel, mjtWarning
 
+from sb3_bomrl.checks import check_positive
 from sb3_bomrl.envs.base import TaskEnv
 from sb3_bomrl.envs.locomotion_family import LocomotionFamily, State
 from sb3_bomrl.envs.model_parameters import ModelParameters
 from sb3_bomrl.envs.mujoco_log import mujoco_warnings_to_log
-from sb3_bomrl.envs.tasks import TaskDistribution, check_horizon
+from sb3_bomrl.envs.tasks import TaskDistribution
 from sb3_bomrl.types import Task
 
 BAD_STATE = tuple(
@@ -34,12 +35,13 @@ class LocomotionTaskEnv(TaskEnv, MujocoEnv, utils.EzPickle):
     family: LocomotionFamily
     horizon: int
     parameters: ModelParameters | None = None
-    """How a task changes the model; ``None`` where tasks are numbers that the reward reads."""
+    """The model's fields by task; ``None`` where a task is a number that the reward reads."""
 
     def _init_family(self, family: LocomotionFamily, distribution: TaskDistribution, horizon: int, task: Task) -> None:
-        """To be called after the simulation is there if tasks change the model."""
+        """Set family, horizon and task; where tasks change the model, call it after the simulation is made."""
         self.family = family
-        self.horizon = check_horizon(horizon)
+        check_positive("horizon", horizon, integer=True)
+        self.horizon = int(horizon)
         self._init_tasks(distribution, task)
         self._n_elapsed = 0
 
@@ -82,9 +84,7 @@ class LocomotionTaskEnv(TaskEnv, MujocoEnv, utils.EzPickle):
         return self._get_obs(), float(rewards.total[0]), not bool(healthy[0]), truncated, info
 
     def _simulate(self, action: npt.NDArray[np.float32]) -> bool:
-        """
-        :return: whether MuJoCo got through
-        """
+        """Step the physics, and return ``False`` where MuJoCo failed."""
         with mujoco_warnings_to_log():
             try:
                 self.do_simulation(action, self.frame_skip)
@@ -103,7 +103,7 @@ class LocomotionTaskEnv(TaskEnv, MujocoEnv, utils.EzPickle):
         mujoco.mj_setConst(self.model, mujoco.MjData(self.model))  # the episode's own data stay as they are
 
     def _state(self) -> State:
-        """What the family reads, as a batch of one."""
+        """The fields that the family reads, as a batch of one."""
         return {name: getattr(self.data, name)[None] for name in self.family.fields}
 
     def _get_obs(self) -> npt.NDArray[np.float64]:
@@ -130,8 +130,10 @@ class LocomotionTaskEnv(TaskEnv, MujocoEnv, utils.EzPickle):
 
 def check_render(kwargs: dict[str, Any]) -> dict[str, Any]:
     """
-    Keyword arguments that a family passes on to Gymnasium's environment.
+    Require keyword arguments that only concern rendering, which Gymnasium's environment takes.
 
+    :param kwargs: keyword arguments
+    :return: the same
     :raises TypeError: for any that does not concern rendering
     """
     accepted = ("render_mode", "width", "height", "camera_id", "camera_name")

@@ -29,7 +29,7 @@ class Rewards(NamedTuple):
     contact: Array | None = None
 
     def parts(self) -> dict[str, Array]:
-        """The parts under the names that ``info`` uses."""
+        """Return the parts by their names in ``info``."""
         parts = {"reward_forward": self.forward, "reward_ctrl": self.ctrl, "reward_survive": self.survive}
         return parts if self.contact is None else {**parts, "reward_contact": self.contact}
 
@@ -42,9 +42,9 @@ class LocomotionFamily:
     The reward of a step is :math:`f + b + h - c\,\|a\|^2` with
     :math:`f = -|\dot x - v|` (``objective="velocity"``), :math:`f = d\,\dot x` (``"direction"``) or
     :math:`f = \dot x` (``"forward"``, where the task is the model), a bonus :math:`b`, and :math:`h = 1` while a body
-    that can fall is healthy. With contact forces it is less by their cost, and they are part of the observation.
+    that can fall is healthy. Contact forces, where they are observed, cost reward too.
 
-    :param objective: what the task stands for
+    :param objective: the kind of task
     :param n_skipped: leading coordinates of ``qpos`` that the observation leaves out
     :param ctrl_cost: c
     :param bonus: b
@@ -80,7 +80,7 @@ class LocomotionFamily:
         self, rngs: Sequence[np.random.Generator], qpos: Array, qvel: Array, lift: Array
     ) -> tuple[Array, Array]:
         """
-        Noise around the model's initial state, one generator per environment, in Gymnasium's order of draws.
+        Draw initial states around the model's, one generator per environment, in Gymnasium's order of draws.
 
         :param rngs: n generators
         :param qpos: the model's initial positions, (nq,)
@@ -107,11 +107,13 @@ class LocomotionFamily:
         return self._uniform(position), self.reset_noise * velocity
 
     def _uniform(self, draws: Array) -> Array:
-        """What ``Generator.uniform(-reset_noise, reset_noise)`` makes of its draws, for all rows at once."""
+        """Scale draws to ``[-reset_noise, reset_noise)`` as ``Generator.uniform`` does, for all rows at once."""
         return -self.reset_noise + 2.0 * self.reset_noise * draws
 
     def observation(self, state: State) -> Array:
         """
+        Return the observations.
+
         :param state: the simulations
         :return: (n, n_observations), a copy
         """
@@ -122,7 +124,7 @@ class LocomotionFamily:
 
     def position(self, state: State) -> Array:
         """
-        The point of the body whose velocity counts.
+        Return the position of the point whose velocity is rewarded.
 
         :param state: the simulations
         :return: (n, 1) or (n, 2), a copy
@@ -133,9 +135,11 @@ class LocomotionFamily:
 
     def healthy(self, state: State, lift: Array) -> npt.NDArray[np.bool_]:
         """
+        Return true where the body has neither fallen nor jumped too high.
+
         :param state: the simulations
         :param lift: how much higher each body stands than the model's, (n,); the range of heights moves with it
-        :return: (n,), false where the body has fallen or jumped too high
+        :return: (n,) bool
         """
         if self.healthy_z is None:
             return np.ones(len(state["qpos"]), dtype=bool)
@@ -146,7 +150,7 @@ class LocomotionFamily:
         self, velocity: Array, state: State, actions: npt.NDArray, healthy: npt.NDArray[np.bool_], tasks: Array
     ) -> Rewards:
         """
-        The reward of one step.
+        Compute the reward of one step.
 
         :param velocity: of :meth:`position`, (n, 1) or (n, 2)
         :param state: the simulations after the step
@@ -164,7 +168,7 @@ class LocomotionFamily:
         return Rewards(forward + survive - costs, forward, -ctrl, survive, None if contact is None else -contact)
 
     def _survive(self, healthy: npt.NDArray[np.bool_]) -> Array:
-        """The reward for being there, (n,)."""
+        """The bonus and the reward for being healthy, (n,)."""
         return self.bonus + (healthy.astype(np.float64) if self.healthy_z is not None else np.zeros(len(healthy)))
 
     def _forward(self, velocity: Array, tasks: Array) -> Array:
@@ -187,12 +191,21 @@ def _clipped_forces(state: State) -> Array:
 
 
 def half_cheetah(objective: Literal["velocity", "direction"]) -> LocomotionFamily:
-    """HalfCheetah with control cost 0.05 and no termination."""
+    """
+    Make HalfCheetah, with control cost 0.05 and no termination.
+
+    :param objective: the kind of task
+    """
     return LocomotionFamily(objective, n_skipped=1, ctrl_cost=0.05)
 
 
 def ant(objective: Literal["velocity", "direction"], contact_forces: bool = False) -> LocomotionFamily:
-    """Ant with control cost 0.005, bonus 0.05, and a healthy reward of 1 while its height is within [0.2, 1]."""
+    """
+    Make Ant, with control cost 0.005, bonus 0.05, and a healthy reward of 1 while its height is within [0.2, 1].
+
+    :param objective: the kind of task
+    :param contact_forces: whether contact forces are observed and cost reward
+    """
     return LocomotionFamily(
         objective,
         n_skipped=2,

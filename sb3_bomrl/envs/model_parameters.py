@@ -19,7 +19,7 @@ class ModelParameters:
     Every value is the model's own times the task's multiplier. Where lengths are changed, limbs are first stretched
     along their capsules, with joints and attached limbs moving along, and mass and inertia follow at the same density.
 
-    What MuJoCo derives from these fields (``body_invweight0`` and others) is for the caller to refresh, with
+    The caller refreshes the fields that MuJoCo derives from these (``body_invweight0`` and others), by
     ``mj_setConst``. ``stat``, which only scales tolerances and pictures, stays that of the base model.
 
     :param path: the model's XML file
@@ -40,7 +40,7 @@ class ModelParameters:
 
     def values(self, tasks: list[ModelTask]) -> tuple[dict[str, Array], Array]:
         """
-        The model's fields, and how much higher than the base model each task's body stands.
+        Compute the model's fields, and how much higher than the base model each task's body stands.
 
         :param tasks: in canonical form
         :return: fields, (n_tasks, \\*shape) each, and the lift, (n_tasks,)
@@ -62,10 +62,7 @@ class ModelParameters:
 
 
 def _stretch(body: mujoco.MjsBody, length: float, parent_length: float) -> None:
-    """
-    Stretch a body's geoms and joints around its origin; its first joint stays where its parent's own stretching
-    takes it.
-    """
+    """Stretch a body's geoms and joints around its origin; its hinge moves along with its parent."""
     anchor = np.array(body.joints[-1].pos)  # the hinge; a root's slides come before it
     body.pos = parent_length * (np.array(body.pos) + anchor) - length * anchor
     for joint in body.joints:

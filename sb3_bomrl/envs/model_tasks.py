@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from sb3_bomrl.checks import check_non_negative
 from sb3_bomrl.types import Task
 
 ModelTask: TypeAlias = dict[str, Any]
@@ -21,7 +22,7 @@ BASES = {
 """A multiplier is the base to the power u, with u uniform in ``[-log_scale_limit, log_scale_limit]``."""
 
 RAND_PARAMS = ("body_mass", "body_inertia", "dof_damping", "geom_friction")
-"""What the tasks of ``rand_param_envs`` change."""
+"""Quantities that tasks change by default, those of ``rand_param_envs``."""
 
 N_TEST_TASKS = 20
 _TEST_SEED = 2024
@@ -39,8 +40,7 @@ class ModelTasks:
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], log_scale_limit: float = 3.0) -> None:
-        if not (np.isfinite(log_scale_limit) and log_scale_limit >= 0):
-            raise ValueError(f"log_scale_limit must be a finite number of at least 0, got {log_scale_limit!r}")
+        check_non_negative("log_scale_limit", log_scale_limit)
         self.shapes, self.log_scale_limit = dict(shapes), float(log_scale_limit)
 
     @property
@@ -54,7 +54,7 @@ class ModelTasks:
         return self.sample(np.random.default_rng(_TEST_SEED), N_TEST_TASKS)
 
     def sample(self, rng: np.random.Generator, n_tasks: int) -> list[ModelTask]:
-        """Independent draws, task by task."""
+        """Draw independent multipliers, task by task."""
         return [{name: self._draw(rng, name) for name in self.shapes} for _ in range(n_tasks)]
 
     def _draw(self, rng: np.random.Generator, name: str) -> Any:
@@ -62,7 +62,7 @@ class ModelTasks:
         return _as_tuples(BASES[name] ** exponents)
 
     def check(self, task: Task) -> ModelTask:
-        """Any positive multipliers are playable; what is left out is 1, and one number is meant for all entries."""
+        """Accept any positive multipliers; a missing key means 1, and a single number counts for all entries."""
         if not isinstance(task, Mapping):
             raise ValueError(f"task must be a dictionary of multipliers for {tuple(self.shapes)}, got {task!r}")
         for name in task:
@@ -89,8 +89,9 @@ def _as_tuples(values: npt.NDArray[np.float64]) -> tuple[Any, ...]:
 
 def check_rand_params(rand_params: Sequence[str]) -> tuple[str, ...]:
     """
-    Validate the names of what tasks change.
+    Check the names of the quantities that tasks change.
 
+    :param rand_params: one or more keys of :data:`BASES`
     :return: in the order of :data:`BASES`
     :raises ValueError: if there are none, or one is unknown or repeated
     """

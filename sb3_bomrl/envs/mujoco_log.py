@@ -12,7 +12,7 @@ _logger = logging.getLogger("sb3_bomrl.mujoco")
 @contextmanager
 def mujoco_warnings_to_log() -> Iterator[None]:
     """
-    Inside this context MuJoCo's warnings go to the Python logger ``sb3_bomrl.mujoco`` at level DEBUG.
+    Send MuJoCo's warnings to the Python logger ``sb3_bomrl.mujoco`` at level DEBUG.
 
     A warning handler that the user installed is left in place.
     """

@@ -1,4 +1,4 @@
-"""A point mass that looks for a goal it does not see."""
+"""A point mass in the plane, whose goal is not observed."""
 
 from typing import Any
 
@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from sb3_bomrl.checks import check_positive
 from sb3_bomrl.envs.base import TaskEnv
-from sb3_bomrl.envs.tasks import SquareTasks, check_horizon
+from sb3_bomrl.envs.tasks import SquareTasks
 from sb3_bomrl.types import Task
 
 MAX_SPEED = 0.1
@@ -19,7 +20,7 @@ Array = npt.NDArray[np.float64]
 
 def move(positions: Array, actions: npt.NDArray) -> Array:
     """
-    One step of the dynamics, ``position + 0.1 clip(action, -1, 1)``.
+    Compute one step of the dynamics, ``position + 0.1 clip(action, -1, 1)``.
 
     :param positions: (n, 2)
     :param actions: (n, 2)
@@ -30,7 +31,7 @@ def move(positions: Array, actions: npt.NDArray) -> Array:
 
 def reward(positions: Array, goals: Array) -> Array:
     """
-    Minus the Euclidean distance to the goal.
+    Compute the reward, minus the Euclidean distance to the goal.
 
     :param positions: (n, 2), after the move
     :param goals: (n, 2)
@@ -41,13 +42,19 @@ def reward(positions: Array, goals: Array) -> Array:
 
 
 def observation_space(horizon: int) -> spaces.Box:
-    """The positions that can be reached within an episode."""
+    """
+    Return the space of positions that can be reached within an episode.
+
+    :param horizon: steps per episode
+    :raises ValueError: if it is not a positive integer
+    """
+    check_positive("horizon", horizon, integer=True)
     reach = MAX_SPEED * horizon
     return spaces.Box(-reach, reach, shape=(2,), dtype=np.float32)
 
 
 def action_space() -> spaces.Box:
-    """Velocities as fractions of the largest."""
+    """Return the space of velocities, as fractions of the largest."""
     return spaces.Box(-1.0, 1.0, shape=(2,), dtype=np.float32)
 
 
@@ -72,8 +79,8 @@ class Navigation2DEnv(TaskEnv, gym.Env[npt.NDArray, npt.NDArray]):
         horizon: int = 100,
         task: tuple[float, float] | None = None,
     ) -> None:
-        self.horizon = check_horizon(horizon)
-        self.observation_space = observation_space(self.horizon)
+        self.observation_space = observation_space(horizon)
+        self.horizon = int(horizon)
         self.action_space = action_space()
         self._position = np.zeros((1, 2))
         self._n_elapsed = 0

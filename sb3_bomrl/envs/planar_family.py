@@ -26,12 +26,12 @@ class PlanarFamily(LocomotionFamily):
     healthy_state: tuple[float, float] | None = None
 
     def observation(self, state: State) -> Array:
-        """Positions but the first, and clipped velocities."""
+        """Return positions without the first, and clipped velocities."""
         velocity = np.clip(state["qvel"], -_MAX_VELOCITY, _MAX_VELOCITY)
         return np.concatenate((state["qpos"][:, self.n_skipped :], velocity), axis=1)
 
     def healthy(self, state: State, lift: Array) -> npt.NDArray[np.bool_]:
-        """Whether height, angle and, for Hopper, every coordinate are strictly within their ranges."""
+        """Return true where height, angle and, for Hopper, every coordinate are strictly within their ranges."""
         assert self.healthy_z is not None
         qpos = state["qpos"]
         healthy = _within(qpos[:, self.height] - lift, self.healthy_z) & _within(qpos[:, 2], self.healthy_angle)
@@ -46,7 +46,7 @@ def _within(values: Array, limits: tuple[float, float]) -> npt.NDArray[np.bool_]
 
 
 def walker2d() -> PlanarFamily:
-    """Walker2d-v5: healthy while the height is in (0.8, 2) and the angle in (−1, 1)."""
+    """Make Walker2d-v5, healthy while the height is in (0.8, 2) and the angle in (−1, 1)."""
     return PlanarFamily(
         "forward",
         n_skipped=1,
@@ -61,7 +61,7 @@ def walker2d() -> PlanarFamily:
 
 
 def hopper() -> PlanarFamily:
-    """Hopper-v5: healthy while the height is above 0.7, the angle in (−0.2, 0.2), all else in (−100, 100)."""
+    """Make Hopper-v5, healthy while the height is above 0.7, the angle in (−0.2, 0.2), all else in (−100, 100)."""
     return PlanarFamily(
         "forward",
         n_skipped=1,

@@ -1,4 +1,4 @@
-"""The oracle's wrapper: the task as a part of the observation."""
+"""A wrapper that makes the task a part of the observation."""
 
 from collections.abc import Callable
 from typing import Any, SupportsFloat
@@ -12,16 +12,16 @@ from gymnasium.spaces.utils import flatten, flatten_space
 from sb3_bomrl.types import Task
 
 Encode = Callable[[Task], Any]
-"""A task as numbers."""
+"""Turns a task into numbers."""
 
 
 class TaskObservationWrapper(gym.Wrapper):
     """
-    Show the task: the oracle, an upper line for what adaptation can reach.
+    Append the task to the observation, for oracles: policies that are told their task.
 
     The observation is the environment's own, flattened, followed by the task as numbers.
 
-    :param env: environment with ``set_task(task)`` and ``get_task()``
+    :param env: environment with ``sample_tasks(n)`` and ``get_task()``
     :param encode: task -> numbers, always equally many; by default the task itself, which must be a number or an array
     :raises ValueError: if the environment has no tasks, or a task is not numbers
     """
@@ -61,7 +61,13 @@ class TaskObservationWrapper(gym.Wrapper):
 
 
 def flat_box(name: str, space: spaces.Space) -> spaces.Box:
-    """The space of flattened elements; errors name the argument."""
+    """
+    Return the space of flattened elements.
+
+    :param name: name of the space in the error
+    :param space: any space
+    :raises ValueError: if its elements cannot be flattened to a ``Box``
+    """
     flat = flatten_space(space) if space.is_np_flattenable else None
     if not isinstance(flat, spaces.Box):
         raise ValueError(f"env must have an {name} that can be flattened to a Box, got {space}")

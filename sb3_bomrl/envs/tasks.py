@@ -1,16 +1,17 @@
 """
-Task distributions: what a family of tasks is, apart from the environment that plays them.
+Task distributions.
 
-A distribution samples tasks, validates a task that a user gives, and lists the held-out tasks of the benchmark. One
-instance is shared by a single environment and by a batch of thousands.
+A distribution samples tasks, checks a task that a user gives, and lists the held-out tasks of the benchmark. Single
+environments and batches use the same classes.
 """
 
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Protocol
 
 import numpy as np
 
+from sb3_bomrl.checks import check_interval, check_non_negative, check_positive
 from sb3_bomrl.types import Task
 
 _TASK_STREAM = 1
@@ -41,16 +42,12 @@ class IntervalTasks:
 
     The held-out tasks are about 0.1 apart strictly inside the interval: 0.1, 0.2, …, 1.9 for ``(0, 2)``.
 
-    :param low: lower end of the training range
-    :param high: upper end of the training range, above ``low``
-    :param name: the argument that error messages name
-    :raises ValueError: if the interval is empty or not finite
+    :param goal_range: the training range (low, high)
+    :raises ValueError: unless it is two finite numbers, the first one smaller
     """
 
-    def __init__(self, low: float, high: float, name: str = "goal_range") -> None:
-        if not (np.isfinite(low) and np.isfinite(high) and low < high):
-            raise ValueError(f"{name} must be two finite numbers (low, high) with low < high, got {(low, high)}")
-        self.low, self.high = float(low), float(high)
+    def __init__(self, goal_range: Sequence[float]) -> None:
+        self.low, self.high = check_interval("goal_range", goal_range)
 
     @property
     def default(self) -> float:
@@ -65,11 +62,11 @@ class IntervalTasks:
         return [round(float(goal), 10) for goal in inner]
 
     def sample(self, rng: np.random.Generator, n_tasks: int) -> list[float]:
-        """Independent uniform draws."""
+        """Draw independently and uniformly."""
         return [float(goal) for goal in rng.uniform(self.low, self.high, size=n_tasks)]
 
     def check(self, task: Task) -> float:
-        """Any finite number is playable, also outside the training range."""
+        """Accept any finite number, also outside the training range."""
         return _check_number(task, "the goal velocity")
 
 
@@ -89,7 +86,7 @@ class DirectionTasks:
         return [-1, 1]
 
     def sample(self, rng: np.random.Generator, n_tasks: int) -> list[int]:
-        """A balanced draw in random order."""
+        """Draw equally many of both, in random order."""
         first = 1 if rng.random() < 0.5 else -1
         directions = np.resize([first, -first], n_tasks)
         return [int(direction) for direction in rng.permutation(directions)]
@@ -116,11 +113,11 @@ class AngleTasks:
         return [float(k * np.pi / 8) for k in range(16)]
 
     def sample(self, rng: np.random.Generator, n_tasks: int) -> list[float]:
-        """Independent uniform draws."""
+        """Draw independently and uniformly."""
         return [float(angle) for angle in rng.uniform(0.0, 2.0 * np.pi, size=n_tasks)]
 
     def check(self, task: Task) -> float:
-        """Any finite number is a direction."""
+        """Accept any finite number."""
         return _check_number(task, "the direction in radians")
 
 
@@ -136,8 +133,7 @@ class SquareTasks:
     """
 
     def __init__(self, half_width: float = 0.5, n_grid: int = 5) -> None:
-        if not (np.isfinite(half_width) and half_width > 0):
-            raise ValueError(f"goal_half_width must be a finite number above 0, got {half_width!r}")
+        check_positive("goal_half_width", half_width)
         self.half_width, self.n_grid = float(half_width), n_grid
 
     @property
@@ -152,12 +148,12 @@ class SquareTasks:
         return [(float(x), float(y)) for y in axis for x in axis]
 
     def sample(self, rng: np.random.Generator, n_tasks: int) -> list[tuple[float, float]]:
-        """Independent uniform draws."""
+        """Draw independently and uniformly."""
         goals = rng.uniform(-self.half_width, self.half_width, size=(n_tasks, 2))
         return [(float(x), float(y)) for x, y in goals]
 
     def check(self, task: Task) -> tuple[float, float]:
-        """Any pair of finite numbers is playable, also outside the square."""
+        """Accept any pair of finite numbers, also outside the square."""
         try:
             goal = np.asarray(task, dtype=np.float64)
         except (TypeError, ValueError):
@@ -193,16 +189,16 @@ class TaskStream:
         :param seed: a non-negative integer, or ``None`` to go back to the seeds of the resets
         :raises ValueError: for anything else
         """
-        if seed is not None and (isinstance(seed, (bool, np.bool_)) or not isinstance(seed, Integral) or seed < 0):
-            raise ValueError(f"seed must be a non-negative integer or None, got {seed!r}")
+        check_non_negative("seed", seed, integer=True, optional=True)
         self._seed, self._rng = (None if seed is None else int(seed)), None
         self._is_fixed = seed is not None
 
     def on_reset(self, seed: int | None) -> bool:
         """
-        Take the seed of a reset, unless the tasks were seeded on their own.
+        Take the seed of a reset, unless :meth:`seed` was called.
 
-        :return: whether it was taken
+        :param seed: the seed, ``None`` to go on
+        :return: true if it was taken
         """
         if seed is None or self._is_fixed:
             return False
@@ -216,38 +212,3 @@ class TaskStream:
             sequence = np.random.SeedSequence(self._seed, spawn_key=(_TASK_STREAM,))
             self._rng = np.random.default_rng(sequence)
         return self._rng
-
-
-def check_n_tasks(n_tasks: int) -> int:
-    """
-    Validate the number of tasks to sample.
-
-    :raises ValueError: unless it is a positive integer
-    """
-    if isinstance(n_tasks, (bool, np.bool_)) or not isinstance(n_tasks, Integral) or n_tasks < 1:
-        raise ValueError(f"n_tasks must be an integer of at least 1, got {n_tasks!r}")
-    return int(n_tasks)
-
-
-def check_horizon(horizon: int) -> int:
-    """
-    Validate an episode length.
-
-    :raises ValueError: unless it is a positive integer
-    """
-    if isinstance(horizon, (bool, np.bool_)) or not isinstance(horizon, Integral) or horizon < 1:
-        raise ValueError(f"horizon must be an integer of at least 1 (steps per episode), got {horizon!r}")
-    return int(horizon)
-
-
-def check_range(goal_range: Sequence[float]) -> tuple[float, float]:
-    """
-    Unpack a training range.
-
-    :raises ValueError: unless it has two entries
-    """
-    try:
-        low, high = goal_range
-        return float(low), float(high)
-    except (TypeError, ValueError):
-        raise ValueError(f"goal_range must be two numbers (low, high), got {goal_range!r}") from None

@@ -6,17 +6,18 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from sb3_bomrl.envs.tasks import TaskStream, check_n_tasks
+from sb3_bomrl.checks import check_positive
+from sb3_bomrl.envs.tasks import TaskStream
 from sb3_bomrl.types import Task
 
 Sampler = Callable[[np.random.Generator], Task]
-
+"""Draws a task."""
 
 ApplyTask = Callable[[gym.Env, Task], None]
-
+"""Makes an environment play a task."""
 
 MakeEnv = Callable[[Task], gym.Env]
-
+"""Builds an environment that plays a task."""
 
 _ENV_STREAM = 2
 """Spawn key of the stream that seeds the environments a factory builds."""
@@ -33,13 +34,12 @@ class TaskSamplerWrapper(gym.Wrapper):
         TaskSamplerWrapper(env)  # (c) env has sample_tasks and set_task itself
 
     With ``resample_on_reset`` every reset draws a new task, so that a plain SB3 algorithm trains on all of them. An
-    explicit :meth:`set_task` pins the task and switches that off, until :meth:`resume_sampling`. In (a) and (b) a first
-    reset without a task draws one in any case. In (b) ``set_task`` replaces the environment, and a reset must follow.
+    explicit :meth:`set_task` pins the task and switches that off, until :meth:`resume_sampling`. In (a) and (b) the
+    first reset draws a task if none was set. In (b) ``set_task`` replaces the environment, and a reset must follow.
 
-    :param env: the environment; optional in (b), where the first one is otherwise built from a task that is drawn for
-        this purpose only
+    :param env: the environment; optional in (b), where the first one is built from a task drawn for this purpose
     :param sampler: draws a task from a generator
-    :param apply_task: makes the environment play a task, at once or from its next reset, as it pleases
+    :param apply_task: makes the environment play a task, at once or from its next reset
     :param make_env: builds an environment that plays a task
     :param test_tasks: fixed held-out tasks
     :param resample_on_reset: draw a new task at every reset
@@ -79,7 +79,8 @@ class TaskSamplerWrapper(gym.Wrapper):
         """
         if self.sampler is None:
             return self.env.get_wrapper_attr("sample_tasks")(n_tasks)
-        return [self.sampler(self._stream.rng) for _ in range(check_n_tasks(n_tasks))]
+        check_positive("n_tasks", n_tasks, integer=True)
+        return [self.sampler(self._stream.rng) for _ in range(n_tasks)]
 
     def set_task(self, task: Task) -> None:
         """
@@ -92,9 +93,7 @@ class TaskSamplerWrapper(gym.Wrapper):
         self.resample_on_reset = False
 
     def get_task(self) -> Task:
-        """
-        :return: the current task, ``None`` before the first
-        """
+        """Return the current task, ``None`` before the first."""
         return self.env.get_wrapper_attr("get_task")() if self.sampler is None else self._task
 
     def seed_tasks(self, seed: int | None) -> None:

@@ -4,46 +4,24 @@ import torch as th
 
 from sb3_bomrl.core.advantages import normalize
 from sb3_bomrl.policies.actor import Actor
-from sb3_bomrl.types import Batch, Observations, Rollout
+from sb3_bomrl.types import Batch, Rollout, map_observations
 
 
-def make_batch(
-    rollout: Rollout,
-    actor: Actor,
-    normalize_advantage: bool,
-    visitation_gamma: float = 1.0,
-    shared_scale: bool = False,
-) -> Batch:
+def state_visitation(rollout: Rollout, discount: float = 1.0) -> th.Tensor:
     """
-    A rollout as the learning phase reads it: on the policy's device, steps and environments joined.
+    Weigh every step that counts, ν of the equations up to its scale.
 
-    :param rollout: with advantages
-    :param actor: brings the preprocessing, the device and the precision
-    :param normalize_advantage: scale the advantages of each task to unit standard deviation; else only centre them
-    :param visitation_gamma: weight the t-th step of an episode by this to the power t: γ for the discounted state
-        visitation ν of the equations, 1 to weight all steps equally
-    :param shared_scale: one standard deviation for all tasks. Query data need it: with a scale per task, the outer
-        objective would weigh each task's return by 1 / std(A_τ), which is not Eq. (A1)
-    :return: batch with n_samples = n_steps · n_envs_per_task
+    :param rollout: any
+    :param discount: γ to weigh the t-th step of an episode by γ^t, 1 to weigh all steps equally
+    :return: (n_tasks, n_steps, n_envs_per_task), double precision, 0 where the mask is ``False``
     """
-    reference = next(actor.policy.parameters())
-    advantages = normalize(rollout.advantages, rollout.mask, normalize_advantage, shared_scale)
     weights = rollout.mask.double()
-    if visitation_gamma < 1.0:
-        weights = weights * visitation_gamma ** steps_in_episode(rollout).double()
-    weights = weights / weights.sum((1, 2), keepdim=True)
-    return Batch(
-        observations=actor.preprocess(_to(_join(rollout.observations), reference.device)),
-        actions=_by_component(rollout.actions.flatten(1, 2).to(reference.device)),
-        log_probs=rollout.log_probs.flatten(1, 2).to(reference),
-        advantages=advantages.flatten(1, 2).to(reference),
-        weights=weights.flatten(1, 2).to(reference),
-    )
+    return weights * discount ** steps_in_episode(rollout).double() if discount < 1.0 else weights
 
 
 def steps_in_episode(rollout: Rollout) -> th.Tensor:
     """
-    Number of steps since the episode began.
+    Count the steps since the episode began.
 
     :param rollout: any
     :return: (n_tasks, n_steps, n_envs_per_task), 0 at the first step
@@ -53,27 +31,45 @@ def steps_in_episode(rollout: Rollout) -> th.Tensor:
     return index - start
 
 
-def _join(x: Observations) -> Observations:
-    """(n_tasks, n_steps, n_envs, ...) -> (n_tasks, n_steps · n_envs, ...)."""
-    return {k: v.flatten(1, 2) for k, v in x.items()} if isinstance(x, dict) else x.flatten(1, 2)
+def make_batch(
+    rollout: Rollout, actor: Actor, visitation: th.Tensor, normalize_advantage: bool, shared_scale: bool = False
+) -> Batch:
+    """
+    Put a rollout on the policy's device, with steps and environments joined.
+
+    :param rollout: with advantages
+    :param actor: brings the preprocessing, the device and the precision
+    :param visitation: weight of every step, from :func:`state_visitation`
+    :param normalize_advantage: scale the advantages of each task to unit standard deviation; else only centre them
+    :param shared_scale: one standard deviation for all tasks. Query data need it: with a scale per task, the outer
+        objective would weigh each task's return by 1 / std(A_τ), which is not Eq. (A1)
+    :return: batch with n_samples = n_steps · n_envs_per_task
+    """
+    reference = next(actor.policy.parameters())
+    advantages = normalize(rollout.advantages, rollout.mask, normalize_advantage, shared_scale)
+    weights = visitation / visitation.sum((1, 2), keepdim=True)
+    observations = map_observations(lambda x: x.flatten(1, 2).to(reference.device), rollout.observations)
+    return Batch(
+        observations=actor.preprocess(observations),
+        actions=_by_component(rollout.actions.flatten(1, 2).to(reference.device)),
+        log_probs=rollout.log_probs.flatten(1, 2).to(reference),
+        advantages=advantages.flatten(1, 2).to(reference),
+        weights=weights.flatten(1, 2).to(reference),
+    )
 
 
 def _by_component(actions: th.Tensor) -> th.Tensor:
-    """Vectors of real numbers with the memory layout of the network's outputs, so that sums run along the samples."""
+    """Give vectors of real numbers the memory layout of the network's outputs, so that sums run along the samples."""
     return actions.mT.contiguous().mT if actions.dim() == 3 and actions.is_floating_point() else actions
-
-
-def _to(x: Observations, device: th.device) -> Observations:
-    return {k: v.to(device) for k, v in x.items()} if isinstance(x, dict) else x.to(device)
 
 
 def merge_samples(batch: Batch, n_actions: int) -> Batch:
     """
-    The same objectives from at most 2 · n_states · n_actions weighted samples.
+    Merge the samples of a softmax table to at most 2 · n_states · n_actions weighted ones.
 
     A table gives all samples of one state and action the same probability, so their weights add up and their advantages
-    average. Positive and negative advantages are kept apart, because the clipped surrogate treats them differently;
-    thus every objective of the package has the same value and the same derivatives of all orders as before.
+    average. Positive and negative advantages are kept apart, because the clipped surrogate treats them differently.
+    Every objective of the package keeps its value and its derivatives of all orders.
 
     :param batch: observations one-hot, (n_tasks, n_samples, n_states) or (n_tasks, n_samples, 1, n_states); of each
         task's own policy, so that equal states and actions have equal ``log_probs``

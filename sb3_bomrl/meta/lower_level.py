@@ -1,21 +1,16 @@
 """The lower level: from a support rollout to adapted parameters, Eq. (A2)."""
 
 from collections.abc import Callable
-from copy import copy
 from functools import partial
-from typing import TypeVar
 
 import torch as th
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution
 
-from sb3_bomrl.core.distances import policy_distance, policy_kl
+from sb3_bomrl.core.distances import STATE_DISTANCES, policy_distance, policy_kl
 from sb3_bomrl.core.inner_solvers import InnerSolver, InnerValue, solve_inner
 from sb3_bomrl.core.surrogates import Surrogate, get_surrogate, likelihood_ratio
-from sb3_bomrl.meta.chunks import join_params, map_chunks, take_batch, take_params, task_chunks
 from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.types import Adaptation, Batch, Params
-
-Result = TypeVar("Result")
 
 
 class LowerLevel:
@@ -28,8 +23,6 @@ class LowerLevel:
     :param surrogate: h, or its name: ``"linear"``, ``"sigmoid"``, ``"clip"`` or ``"log"``
     :param reg_coef: λ > 0
     :param clip_range: ε of ``"clip"``
-    :param tasks_per_chunk: how many tasks the learning phase works on at once, see
-        :func:`~sb3_bomrl.meta.chunks.task_chunks`
     """
 
     def __init__(
@@ -40,40 +33,17 @@ class LowerLevel:
         surrogate: str | Surrogate,
         reg_coef: float,
         clip_range: float = 0.2,
-        tasks_per_chunk: int | None = None,
     ) -> None:
         self.actor = actor
         self.batch = batch
-        self.chunks = task_chunks(actor, batch, tasks_per_chunk)
         self.distance = distance
         self.surrogate = get_surrogate(surrogate, clip_range) if isinstance(surrogate, str) else surrogate
         self.reg_coef = reg_coef
         self._policy: Callable[[Params], Distribution] | None = None
 
-    def take(self, tasks: slice) -> "LowerLevel":
-        """
-        The lower level of some tasks.
-
-        :param tasks: slice of the task axis
-        :return: the same objective on those tasks' data
-        """
-        part = copy(self)
-        part.batch, part._policy = take_batch(self.batch, tasks), None
-        part.chunks = [slice(0, len(part.batch.weights))]
-        return part
-
-    def map_chunks(self, function: Callable[[slice], Result]) -> list[Result]:
-        """
-        Call a function for every chunk of tasks, see :func:`~sb3_bomrl.meta.chunks.map_chunks`.
-
-        :param function: of a slice of the task axis
-        :return: results in order
-        """
-        return map_chunks(self.actor, self.batch, function, self.chunks)
-
     def policy(self, params: Params) -> Distribution:
         r"""
-        π(·∣s) at the support states.
+        Return π(·∣s) at the support states.
 
         :param params: stacked, each of shape (n_tasks, \*shape)
         :return: batch shape (n_tasks, n_samples)
@@ -84,7 +54,7 @@ class LowerLevel:
 
     def value(self, task_params: Params, meta_params: Params, meta_policy: Distribution) -> InnerValue:
         r"""
-        F = −(1/λ) Σ_t w_t h(π_θ/π_φ) A_t + D(φ, θ), Eq. (A2).
+        Compute F = −(1/λ) Σ_t w_t h(π_θ/π_φ) A_t + D(φ, θ), Eq. (A2).
 
         :param task_params: θ, each of shape (n_tasks, \*shape)
         :param meta_params: φ, same shapes
@@ -104,7 +74,7 @@ class LowerLevel:
 
     def loss(self, task_params: Params, meta_params: Params) -> th.Tensor:
         r"""
-        F(θ, φ) as a function of both, for the hypergradient.
+        Compute F(θ, φ) as a function of both, for the hypergradient.
 
         :param task_params: θ, each of shape (n_tasks, \*shape)
         :param meta_params: φ, same shapes
@@ -114,23 +84,18 @@ class LowerLevel:
 
     def state_distance(self, task_params: Params, meta_params: Params) -> th.Tensor:
         r"""
-        d²(π_φ(·∣s), π_θ(·∣s)) at every support state; their average is D for the distances of Alg(1) and Alg(2).
+        Compute d²(π_φ(·∣s), π_θ(·∣s)) at every support state, whose average is D for Alg(1) and Alg(2).
 
         :param task_params: θ, each of shape (n_tasks, \*shape)
         :param meta_params: φ, same shapes
         :return: (n_tasks, n_samples)
-        :raises ValueError: for ``"parameter"``, which is no average over states
+        :raises KeyError: for ``"parameter"``, which is no average over states
         """
-        policy, meta_policy = self.policy(task_params), self.policy(meta_params)
-        if self.distance == "kl_meta_task":
-            return kl_divergence(meta_policy, policy)
-        if self.distance == "kl_task_meta":
-            return kl_divergence(policy, meta_policy)
-        raise ValueError(f"distance must be a KL divergence to be an average over states, got {self.distance!r}")
+        return STATE_DISTANCES[self.distance](self.policy(meta_params), self.policy(task_params))
 
     def metric(self, task_params: Params) -> th.Tensor:
         r"""
-        KL(π_θ held fixed ‖ π_θ), whose Hessian at θ is the Fisher matrix.
+        Compute KL(π_θ held fixed ‖ π_θ), whose Hessian at θ is the Fisher matrix.
 
         :param task_params: θ, each of shape (n_tasks, \*shape)
         :return: (n_tasks,)
@@ -142,7 +107,7 @@ class LowerLevel:
 
 def adapt(lower: LowerLevel, meta_params: Params, solver: InnerSolver, differentiable: bool = False) -> Adaptation:
     r"""
-    Solve the lower level: θ'_τ(φ) = argmin_θ F_τ(θ, φ), Eq. (A2), started at θ = φ, in chunks of tasks.
+    Solve the lower level: θ'_τ(φ) = argmin_θ F_τ(θ, φ), Eq. (A2), started at θ = φ.
 
     :param lower: the lower level on the support data
     :param meta_params: φ, each of shape (n_tasks, \*shape)
@@ -150,14 +115,7 @@ def adapt(lower: LowerLevel, meta_params: Params, solver: InnerSolver, different
     :param differentiable: keep the graph from φ to θ'
     :return: adapted parameters and the solver's report
     """
-
-    def adapt_chunk(tasks: slice) -> Adaptation:
-        part, phi = lower.take(tasks), take_params(meta_params, tasks)
-        with th.set_grad_enabled(differentiable):
-            meta_policy = part.policy(phi)
-        objective = partial(part.value, meta_params=phi, meta_policy=meta_policy)
-        return solve_inner(objective, phi, solver, part.metric, differentiable)
-
-    parts = lower.map_chunks(adapt_chunk)
-    reports = zip(*(part[1:] for part in parts), strict=True)
-    return Adaptation(join_params([part.params for part in parts]), *map(th.cat, reports))
+    with th.set_grad_enabled(differentiable):
+        meta_policy = lower.policy(meta_params)
+    objective = partial(lower.value, meta_params=meta_params, meta_policy=meta_policy)
+    return solve_inner(objective, meta_params, solver, lower.metric, differentiable)

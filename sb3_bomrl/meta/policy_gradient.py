@@ -17,7 +17,7 @@ def query_surrogate(
     actor: Actor, query: Batch, task_params: Params, surrogate: Surrogate = linear_surrogate
 ) -> th.Tensor:
     r"""
-    Σ_t w_t h(π_θ(a_t∣s_t)/π_θ'(a_t∣s_t)) A_t on data of π_θ': its gradient at θ = θ' is the policy gradient of task τ.
+    Compute Σ_t w_t h(π_θ/π_θ') A_t on data of π_θ', whose gradient at θ = θ' is the policy gradient of task τ.
 
     :param actor: policy as a function of stacked parameters
     :param query: post-adaptation data
@@ -32,7 +32,7 @@ def query_surrogate(
 
 def policy_gradient(actor: Actor, query: Batch, task_params: Params) -> Params:
     r"""
-    ∇_θ J_τ at θ', the cotangent of Eq. (A3).
+    Compute ∇_θ J_τ at θ', the cotangent of Eq. (A3).
 
     :param actor: policy as a function of stacked parameters
     :param query: post-adaptation data
@@ -50,11 +50,11 @@ def policy_gradient_step(
     inner_lr: float,
     surrogate: str | Surrogate = "linear",
     differentiable: bool = False,
-    tasks_per_chunk: int | None = None,
 ) -> Adaptation:
     r"""
-    θ + α ∇_θ Σ_t w_t h(π_θ/π_old) A_t (Finn et al., 2017, Section 2.2), as one gradient step on Eq. (A2) of Alg(3) with
-    λ = 1, whose distance has no slope where it starts.
+    Take one step θ + α ∇_θ Σ_t w_t h(π_θ/π_old) A_t (Finn et al., 2017, Section 2.2).
+
+    It is one gradient step on Eq. (A2) of Alg(3) with λ = 1, whose distance has no slope where it starts.
 
     :param actor: policy as a function of stacked parameters
     :param support: data of the step
@@ -62,10 +62,9 @@ def policy_gradient_step(
     :param inner_lr: α > 0
     :param surrogate: h, or its name, ``"linear"`` (likelihood ratio) or ``"log"`` (log-likelihood)
     :param differentiable: keep the graph; ``params`` must then require a gradient
-    :param tasks_per_chunk: see :func:`~sb3_bomrl.meta.chunks.task_chunks`
     :return: the new parameters and the solver's report
     """
-    lower = LowerLevel(actor, support, "parameter", surrogate, 1.0, tasks_per_chunk=tasks_per_chunk)
+    lower = LowerLevel(actor, support, "parameter", surrogate, reg_coef=1.0)
     return adapt(lower, params, InnerSolver("sgd", inner_lr, 1, float("inf")), differentiable)
 
 
@@ -77,7 +76,7 @@ def gradient_path(
     surrogate: str | Surrogate = "linear",
 ) -> list[Params]:
     r"""
-    The inner steps with their graph.
+    Take the inner steps and keep their graph.
 
     :param actor: policy as a function of stacked parameters
     :param supports: data of each step, K of them

@@ -2,6 +2,7 @@
 
 import torch as th
 
+from sb3_bomrl.core.distances import STATE_DISTANCES
 from sb3_bomrl.core.hypergradient import (
     score_function_sampling_term,
 )
@@ -20,9 +21,9 @@ def sampling_term(
     baseline_is_fitted: bool = False,
 ) -> Params:
     r"""
-    Part (b) of the mixed derivative on support data, Eq. (A6), with the visitation of the distance.
+    Compute part (b) of the mixed derivative on support data, Eq. (A6), with the visitation of the distance.
 
-    :param lower: the lower level on the support data
+    :param lower: the lower level on every step of the support data
     :param support: the same data with their time axis
     :param meta_params: φ, each of shape (n_tasks, \*shape)
     :param adapted_params: θ', same shapes
@@ -56,6 +57,6 @@ def sampling_term(
         support.episode_ends.to(device),
         gamma,
         lower.reg_coef,
-        None if lower.distance == "parameter" else state_distance,
+        state_distance if lower.distance in STATE_DISTANCES else None,
         features,
     )

@@ -1,7 +1,6 @@
 """The actor of an SB3 policy, called as a function of (stacked) parameters."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch as th
 from stable_baselines3.common.distributions import (
@@ -21,7 +20,7 @@ from sb3_bomrl.policies.batch_norm import check_batch_norms
 from sb3_bomrl.policies.distributions import DiagonalGaussian, MultiCategorical
 from sb3_bomrl.policies.extractors import NormalizedFlattenExtractor
 from sb3_bomrl.policies.modules import ActorModule, counting_units, find_layers, zero_observation
-from sb3_bomrl.types import Observations, Params
+from sb3_bomrl.types import Observations, Params, map_observations, observation_parts
 
 
 class Actor:
@@ -29,7 +28,8 @@ class Actor:
     The actor of an SB3 policy as a function of stacked parameters.
 
     The parameters are those that the action distribution depends on; the rest of the policy (critic, buffers) is read
-    from the policy and never changed. ``n_units`` is how many numbers the network's parts put out for one observation.
+    from the policy and never changed. ``n_units`` is the number of outputs of all parts of the network, for one
+    observation.
 
     :param policy: policy with a Gaussian, categorical, multi-categorical or Bernoulli action distribution
     :raises ValueError: for any other action distribution, such as gSDE's, or one that depends on other observations
@@ -60,7 +60,7 @@ class Actor:
 
     @property
     def is_thread_safe(self) -> bool:
-        """Whether several threads may evaluate it at once, each with its own parameters."""
+        """True if several threads may evaluate it at once, each with its own parameters."""
         return self._layers is not None
 
     def _find_names(self) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ class Actor:
 
     def params(self) -> Params:
         r"""
-        The meta-parameters φ.
+        Return the meta-parameters φ.
 
         :return: copies, each of shape \*shape
         """
@@ -98,30 +98,29 @@ class Actor:
 
     def preprocess_flat(self, observations: Observations) -> Observations:
         """
-        :meth:`preprocess` without the axis of tasks.
+        Preprocess as :meth:`preprocess` does, without the axis of tasks.
 
         :param observations: (n_samples, \\*obs_shape), or a dictionary of such
         :return: (n_samples, ...), or a dictionary of such
         """
         dtype = next(self.policy.parameters()).dtype
         out = preprocess_obs(observations, self.policy.observation_space, self.policy.normalize_images)
-        return _map(lambda x: x.to(dtype), out)
+        return map_observations(lambda x: x.to(dtype), out)
 
     def preprocess(self, observations: Observations) -> Observations:
         r"""
-        What SB3 does to observations before the network: one-hot, image scaling, floating point.
+        Preprocess observations for the network, as SB3 does: one-hot, image scaling, floating point.
 
         :param observations: (n_tasks, n_samples, \*obs_shape), or a dictionary of such
         :return: (n_tasks, n_samples, ...), or a dictionary of such
         """
-        first = next(iter(observations.values())) if isinstance(observations, dict) else observations
-        lead = first.shape[:2]
-        flat = _map(lambda x: x.flatten(0, 1), observations)
-        return _map(lambda x: x.reshape(*lead, *x.shape[1:]), self.preprocess_flat(flat))
+        lead = observation_parts(observations)[0].shape[:2]
+        flat = map_observations(lambda x: x.flatten(0, 1), observations)
+        return map_observations(lambda x: x.reshape(*lead, *x.shape[1:]), self.preprocess_flat(flat))
 
     def __call__(self, params: Params, observations: Observations) -> Distribution:
         r"""
-        π(·∣s) of every task at its own observations.
+        Compute π(·∣s) of every task at its own observations.
 
         :param params: stacked, each of shape (n_tasks, \*shape)
         :param observations: preprocessed, (n_tasks, n_samples, ...), or a dictionary of such
@@ -131,7 +130,7 @@ class Actor:
 
     def at(self, observations: Observations) -> Callable[[Params], Distribution]:
         r"""
-        The policy at given observations, as a function of the parameters alone.
+        Fix the observations, and return the policy as a function of the parameters.
 
         :param observations: preprocessed, (n_tasks, n_samples, ...), or a dictionary of such
         :return: stacked parameters -> distribution with batch shape (n_tasks, n_samples)
@@ -141,7 +140,7 @@ class Actor:
 
     def network_at(self, observations: Observations) -> Callable[[Params], tuple[th.Tensor, ...]]:
         r"""
-        What :meth:`distribution` needs, at given observations, as a function of the parameters alone.
+        Fix the observations, and return the arguments of :meth:`distribution` as a function of the parameters.
 
         Where the network is a perceptron on features without parameters of their own, the features are computed once,
         and the rest by :func:`~sb3_bomrl.core.stacked_mlp.stacked_mlp`; any other network is called task by task
@@ -171,7 +170,7 @@ class Actor:
 
     def distribution(self, outputs: th.Tensor, log_std: th.Tensor | None = None) -> Distribution:
         """
-        π(·∣s) from what the network put out.
+        Make π(·∣s) from the network's outputs.
 
         :param outputs: (n_tasks, n_samples, n_outputs), means or logits
         :param log_std: (n_tasks, action_dim), for Gaussian policies
@@ -189,9 +188,3 @@ class Actor:
 
 _WITHOUT_PARAMETERS = (FlattenExtractor, NormalizedFlattenExtractor)
 """Features extractors that are functions of the observation alone."""
-
-
-def _map(function: Any, observations: Any) -> Any:
-    if isinstance(observations, dict):
-        return {key: function(value) for key, value in observations.items()}
-    return function(observations)

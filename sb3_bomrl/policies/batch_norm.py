@@ -5,7 +5,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_bomrl.types import Observations
+from sb3_bomrl.types import Observations, map_observations, observation_parts
 
 
 def _batch_norms(policy: nn.Module) -> list[tuple[str, nn.modules.batchnorm._BatchNorm]]:
@@ -14,7 +14,7 @@ def _batch_norms(policy: nn.Module) -> list[tuple[str, nn.modules.batchnorm._Bat
 
 def check_batch_norms(policy: nn.Module) -> None:
     """
-    Require that an action distribution depends on its own observation alone.
+    Require that the action distribution at an observation depends on no other observation.
 
     :param policy: any policy
     :raises ValueError: if it has batch normalisation without running statistics, which uses those of the batch
@@ -32,8 +32,8 @@ def update_batch_norms(policy: ActorCriticPolicy, observations: Observations, n_
     r"""
     Move the running statistics of batch normalisation towards those of some observations.
 
-    Policies act and learn in evaluation mode, with the statistics as they are: only so is an action distribution a
-    function of the observation and the parameters.
+    Policies act and learn in evaluation mode, with fixed statistics, so that an action distribution is a function of
+    the observation and the parameters.
 
     :param policy: any policy; nothing happens if it has no batch normalisation
     :param observations: (..., \*obs_shape), or a dictionary of such
@@ -43,7 +43,7 @@ def update_batch_norms(policy: ActorCriticPolicy, observations: Observations, n_
     if not norms:
         return
     flat = _one_axis(observations, policy.observation_space)
-    n_samples = len(next(iter(flat.values())) if isinstance(flat, dict) else flat)
+    n_samples = len(observation_parts(flat)[0])
     for norm in norms:
         norm.train()
     try:
@@ -56,21 +56,16 @@ def update_batch_norms(policy: ActorCriticPolicy, observations: Observations, n_
 
 
 def _one_axis(observations: Observations, space: spaces.Space) -> Observations:
-    if isinstance(observations, dict):
-        assert isinstance(space, spaces.Dict)
-        return {key: value.reshape(-1, *(space[key].shape or ())) for key, value in observations.items()}
-    return observations.reshape(-1, *(space.shape or ()))
+    return map_observations(lambda x, part: x.reshape(-1, *(part.shape or ())), observations, space)
 
 
 def take_samples(observations: Observations, indices: th.Tensor, device: th.device) -> Observations:
     """
-    Some observations, on a device.
+    Take some of the observations to a device.
 
     :param observations: (n_samples, ...), or a dictionary of such
     :param indices: (n_indices,) of the samples
     :param device: where to
     :return: (n_indices, ...), or a dictionary of such
     """
-    if isinstance(observations, dict):
-        return {key: value[indices].to(device) for key, value in observations.items()}
-    return observations[indices].to(device)
+    return map_observations(lambda x: x[indices].to(device), observations)

@@ -1,4 +1,4 @@
-"""What torch.distributions lacks for action spaces: several categoricals, modes, sampling from one's own generator."""
+"""Action distributions beside those of torch: several categoricals, modes, sampling from a given generator."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class MultiCategorical(Distribution):
 
     def log_prob(self, value: th.Tensor) -> th.Tensor:
         """
-        Joint log-probability.
+        Compute the joint log-probability.
 
         :param value: (..., n_variables)
         :return: (...)
@@ -33,7 +33,7 @@ class MultiCategorical(Distribution):
 
     def entropy(self) -> th.Tensor:
         """
-        Joint entropy.
+        Compute the joint entropy.
 
         :return: (...) in nats
         """
@@ -60,7 +60,7 @@ class DiagonalGaussian(Independent):
 
     def log_prob(self, value: th.Tensor) -> th.Tensor:
         """
-        log N(a; μ, σ²), summed over the components of an action.
+        Compute log N(a; μ, σ²), summed over the components of an action.
 
         :param value: (n_tasks, n_samples, action_dim)
         :return: (n_tasks, n_samples)
@@ -86,7 +86,7 @@ def _draw_categorical(distribution: Categorical, generator: th.Generator | None)
 @th.no_grad()
 def sample(distribution: Distribution, generator: th.Generator | None = None) -> th.Tensor:
     r"""
-    Draw one action per batch element from a generator of one's own.
+    Draw one action per batch element from a given generator.
 
     :param distribution: a diagonal Gaussian, categorical, multi-categorical or Bernoulli action distribution
     :param generator: source of randomness; torch's global one if not given
@@ -108,7 +108,7 @@ def sample(distribution: Distribution, generator: th.Generator | None = None) ->
 @th.no_grad()
 def mode(distribution: Distribution) -> th.Tensor:
     r"""
-    The most probable action, as SB3's ``deterministic=True`` takes it.
+    Return the most probable action, as SB3's ``deterministic=True`` takes it.
 
     :param distribution: see :func:`sample`
     :return: (..., \*action_shape)

@@ -40,7 +40,7 @@ class NormalizedFlattenExtractor(BaseFeaturesExtractor):
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """
-        Standardise.
+        Standardise observations.
 
         :param observations: (n_samples, \\*obs_shape)
         :return: (n_samples, obs_dim)

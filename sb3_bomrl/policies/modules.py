@@ -37,7 +37,7 @@ class ActorModule(nn.Module):
 
     def forward(self, observations: Observations) -> tuple[th.Tensor, ...]:
         """
-        Evaluate.
+        Compute the tensors that define the action distribution.
 
         :param observations: (n_samples, ...), or a dictionary of such
         :return: means or logits, (n_samples, n_outputs); for Gaussian policies also log σ, (action_dim,)
@@ -48,7 +48,7 @@ class ActorModule(nn.Module):
 
 def find_layers(module: ActorModule, names: Mapping[int, str]) -> Sequence[Layer] | None:
     """
-    The layers between features and action distribution, where they are linear with tanh or ReLU between them.
+    Find the layers between features and action distribution, where they are linear with tanh or ReLU between them.
 
     :param module: the actor
     :param names: id of a parameter -> its name
@@ -71,7 +71,7 @@ def find_layers(module: ActorModule, names: Mapping[int, str]) -> Sequence[Layer
 @contextmanager
 def counting_units(module: nn.Module) -> Iterator[Counter[int]]:
     """
-    Count the numbers that a module's parts put out meanwhile.
+    Count the outputs of a module's parts inside this context.
 
     :param module: any module
     :return: a counter whose total is their number
@@ -92,7 +92,7 @@ def counting_units(module: nn.Module) -> Iterator[Counter[int]]:
 
 def zero_observation(space: spaces.Space, device: th.device) -> Any:
     """
-    A batch of one observation that is 0.
+    Make a batch of one observation that is 0.
 
     :param space: observation space
     :param device: where the tensors lie

@@ -20,10 +20,10 @@ except ImportError as error:
 
 class WholeSequences(RecurrentActorCriticPolicy):
     """
-    Runs the LSTM over whole sequences at once where they start with a trial, instead of step by step.
+    Run the LSTM over whole sequences at once, instead of step by step, with the same numbers.
 
-    In training sb3-contrib cuts its sequences where trials start, so that a start is a sequence's first step: its state
-    is reset here, and what is left has no start. The numbers are the same.
+    In training, sb3-contrib cuts its sequences where trials start, so that only the first step of a sequence can start
+    a trial: the state is reset there.
     """
 
     @staticmethod
@@ -53,7 +53,7 @@ class RL2(RecurrentPPO):
     RL² (Duan et al., 2016, arXiv 1611.02779; Wang et al., 2016, arXiv 1611.05763): sb3-contrib's ``RecurrentPPO`` on
     trials of several episodes of one task, see :class:`~sb3_bomrl.rl2.trial_wrapper.TrialWrapper`.
 
-    It adapts by playing: the hidden state, kept over the episodes of a trial, is all that changes. Score it with
+    It adapts by playing: only the hidden state changes, which it keeps over the episodes of a trial. Score it with
     :func:`~sb3_bomrl.evaluate_trials`. The parameters that are not listed here are ``RecurrentPPO``'s.
 
     :param policy: ``"MlpLstmPolicy"``, or a class; the observation of a trial is a vector in any case

@@ -15,7 +15,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_bomrl.algorithms.evaluation import AdaptationCurve, choose_tasks
-from sb3_bomrl.checks import check_positive
+from sb3_bomrl.checks import check_non_negative, check_positive
 from sb3_bomrl.rl2.trial_vec_env import TrialVecEnv
 from sb3_bomrl.rl2.trial_wrapper import TrialWrapper
 from sb3_bomrl.types import Task
@@ -55,7 +55,7 @@ def make_trial_vec_env(
 
 def as_trial_env(env: GymEnv, episodes_per_trial: int) -> VecEnv:
     """
-    A VecEnv of trials.
+    Return a VecEnv of trials.
 
     :param env: environment with tasks, which is wrapped, or a VecEnv of ``TrialWrapper`` environments or a
         ``TrialVecEnv``, which is taken as it is
@@ -84,10 +84,10 @@ def evaluate_trials(
     seed: int | None = 0,
 ) -> AdaptationCurve:
     """
-    Returns of the first, second … episode of a trial on test tasks: what ``evaluate_adaptation`` is to gradients.
+    Measure the returns of the first, second … episode of a trial on test tasks.
 
-    A recurrent policy adapts by playing, so k adaptations are k episodes of the same task before the one that is
-    scored. ``env_steps`` of the curve says what they cost; ``params`` holds nothing.
+    It is ``evaluate_adaptation`` for recurrent policies, which adapt by playing: k adaptations are k episodes of the
+    same task before the one that is scored. The curve's ``env_steps`` counts their steps; its ``params`` are empty.
 
     :param model: RL², or any model whose ``predict`` takes and returns a hidden state
     :param env: environment with tasks, or a VecEnv of ``TrialWrapper`` environments, apart from the one the model
@@ -101,8 +101,7 @@ def evaluate_trials(
     :raises ValueError: if there are no tasks to test on, or a number is none of the above
     """
     check_positive("n_eval_episodes", n_eval_episodes, integer=True)
-    if n_adaptation_steps < 0:
-        raise ValueError(f"n_adaptation_steps must be an integer of at least 0, got {n_adaptation_steps!r}")
+    check_non_negative("n_adaptation_steps", n_adaptation_steps, integer=True)
     vec_env = as_trial_env(env, n_adaptation_steps + 1)
     chosen = choose_tasks(vec_env, tasks)
     before = vec_env.get_attr("episodes_per_trial")

@@ -10,15 +10,16 @@ from gymnasium.spaces.utils import flatdim
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from sb3_bomrl.rl2.trial_wrapper import TrialWrapper, check_episodes_per_trial, trial_space
+from sb3_bomrl.checks import check_positive
+from sb3_bomrl.rl2.trial_wrapper import TrialWrapper, trial_space
 from sb3_bomrl.vec_env.base import BatchTaskVecEnv, Ids
 
 
 class TrialVecEnv(VecEnvWrapper):
     """
-    What :class:`~sb3_bomrl.rl2.trial_wrapper.TrialWrapper` is to single environments, for a whole batch at once.
+    Join several episodes into one trial, as :class:`~sb3_bomrl.rl2.trial_wrapper.TrialWrapper` does, for a whole batch.
 
-    ``env_method`` knows the wrapper's ``set_task``, which pins an environment's task, ``resume_sampling`` and
+    ``env_method`` offers the wrapper's methods: ``set_task``, which pins an environment's task, ``resume_sampling`` and
     ``set_episodes_per_trial``.
 
     :param venv: a :class:`~sb3_bomrl.vec_env.base.BatchTaskVecEnv`, or a wrapper of one that leaves observations alone
@@ -30,8 +31,9 @@ class TrialVecEnv(VecEnvWrapper):
         batch = venv.unwrapped
         if not isinstance(batch, BatchTaskVecEnv):
             raise ValueError(f"venv must be a BatchTaskVecEnv, got {venv}: use TrialWrapper in each environment")
-        # read by the constructor above
-        self._n_episodes = np.full(venv.num_envs, check_episodes_per_trial(episodes_per_trial))
+        check_positive("episodes_per_trial", episodes_per_trial, integer=True)
+        # get_attr reads these two in the base class's constructor
+        self._n_episodes = np.full(venv.num_envs, episodes_per_trial)
         self._draws_tasks = np.ones(venv.num_envs, dtype=bool)
         super().__init__(venv, trial_space(venv.observation_space, venv.action_space))
         self._batch = batch
@@ -77,14 +79,14 @@ class TrialVecEnv(VecEnvWrapper):
         return observations, rewards, dones, infos
 
     def _end_episodes(self, ids: Ids) -> None:
-        """Episodes have ended and the next ones are about to start: where that is a trial, draw its task."""
+        """Count the episodes that ended, and draw the tasks of the trials that start next."""
         self._numbers[ids] += 1
         self._draw_tasks(ids[self._numbers[ids] >= self._n_episodes[ids]])
 
     def _draw_tasks(self, ids: Ids) -> None:
         drawing = ids[self._draws_tasks[ids]]
         if drawing.size:
-            self._batch.set_tasks([self._batch.views[i].sample_tasks(1)[0] for i in drawing], drawing)
+            self._batch.set_tasks([self._batch.views[i].sample_tasks(1)[0] for i in drawing], indices=drawing)
 
     def _observations(self, obs: Any, actions: npt.NDArray, told: npt.NDArray) -> npt.NDArray[np.float32]:
         """Own observations, previous actions, previous rewards and ends."""
@@ -95,13 +97,18 @@ class TrialVecEnv(VecEnvWrapper):
         """Call a method of the environments, those of ``TrialWrapper`` among them."""
         chosen = list(self._get_indices(indices))
         if method_name == "set_episodes_per_trial":
-            self._n_episodes[chosen] = check_episodes_per_trial(*method_args, **kwargs)
+            self._set_episodes_per_trial(chosen, *method_args, **kwargs)
             return [None] * len(chosen)
-        if method_name in ("set_task", "resume_sampling"):
-            self._draws_tasks[chosen] = method_name == "resume_sampling"
-            if method_name == "resume_sampling":
-                return [None] * len(chosen)
+        if method_name == "resume_sampling":
+            self._draws_tasks[chosen] = True
+            return [None] * len(chosen)
+        if method_name == "set_task":
+            self._draws_tasks[chosen] = False
         return self.venv.env_method(method_name, *method_args, indices=indices, **kwargs)
+
+    def _set_episodes_per_trial(self, indices: list[int], episodes_per_trial: int) -> None:
+        check_positive("episodes_per_trial", episodes_per_trial, integer=True)
+        self._n_episodes[indices] = episodes_per_trial
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Read an attribute of the environments."""
@@ -111,13 +118,13 @@ class TrialVecEnv(VecEnvWrapper):
         return self.venv.get_attr(attr_name, indices)
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """As if every environment were in a ``TrialWrapper``."""
+        """Answer as if every environment were in a ``TrialWrapper``."""
         if wrapper_class is TrialWrapper:
             return [True for _ in self._get_indices(indices)]
         return self.venv.env_is_wrapped(wrapper_class, indices)
 
     def close(self) -> None:
-        """Close the batch, which forgets this wrapper."""
+        """Close the batch."""
         self._batch.before_resets.remove(self._end_episodes)
         self.venv.close()
 

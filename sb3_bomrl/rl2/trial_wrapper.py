@@ -8,8 +8,8 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim, flatten
 
+from sb3_bomrl.checks import check_positive
 from sb3_bomrl.envs.task_observation import flat_box
-from sb3_bomrl.envs.tasks import check_horizon
 from sb3_bomrl.envs.wrappers import TaskSamplerWrapper
 
 
@@ -18,10 +18,10 @@ class TrialWrapper(TaskSamplerWrapper):
     Join several episodes of one task into one trial, the episode of RL² (Duan et al., 2016, arXiv 1611.02779).
 
     Every reset starts a trial, of a new task unless one was set. Within it, an episode that ends is followed by the
-    first step of the next one, without ``done``; the trial ends, terminated, with its last episode, whatever ended
-    that. A recurrent policy keeps its hidden state meanwhile, and can find the task out from what the observation has
-    beside the environment's own, flattened: the previous action (one-hot where it is discrete), the previous reward,
-    and whether the previous step ended an episode. All three are 0 at the start of a trial.
+    first step of the next one, without ``done``. The trial terminates with its last episode, even if that was
+    truncated. A recurrent policy keeps its hidden state during a trial. To let it find out the task, the observation
+    is the environment's own, flattened, followed by the previous action (one-hot where it is discrete), the previous
+    reward, and 1 where the previous step ended an episode. All three are 0 at the start of a trial.
 
     Where an episode ends, the info has ``"trial_episode"``, a dictionary of its ``number`` in the trial, from 0, its
     undiscounted return ``r`` and its length ``l``.
@@ -45,7 +45,8 @@ class TrialWrapper(TaskSamplerWrapper):
         :param episodes_per_trial: at least 1
         :raises ValueError: for anything else
         """
-        self.episodes_per_trial = check_episodes_per_trial(episodes_per_trial)
+        check_positive("episodes_per_trial", episodes_per_trial, integer=True)
+        self.episodes_per_trial = int(episodes_per_trial)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start a trial."""
@@ -78,7 +79,7 @@ class TrialWrapper(TaskSamplerWrapper):
 
 def trial_space(observation_space: spaces.Space, action_space: spaces.Space) -> spaces.Box:
     """
-    The space of what a trial shows: observation, previous action, previous reward, whether an episode ended.
+    Return the observation space of trials: observation, previous action, previous reward, end of an episode.
 
     :param observation_space: of the environment
     :param action_space: of the environment
@@ -90,15 +91,3 @@ def trial_space(observation_space: spaces.Space, action_space: spaces.Space) -> 
     low = np.concatenate([observed.low, np.minimum(acted.low, 0.0), [-np.inf, 0.0]])
     high = np.concatenate([observed.high, np.maximum(acted.high, 0.0), [np.inf, 1.0]])
     return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
-
-
-def check_episodes_per_trial(episodes_per_trial: int) -> int:
-    """
-    :param episodes_per_trial: at least 1
-    :return: the same
-    :raises ValueError: for anything else
-    """
-    try:
-        return check_horizon(episodes_per_trial)
-    except ValueError:
-        raise ValueError(f"episodes_per_trial must be an integer of at least 1, got {episodes_per_trial!r}") from None

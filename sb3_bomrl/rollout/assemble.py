@@ -8,7 +8,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_bomrl.types import Rollout
+from sb3_bomrl.types import Rollout, map_observations
 
 Cut = tuple[int, int, Any]
 """(step, environment, final observation) of an episode that was cut off."""
@@ -24,7 +24,7 @@ def assemble(
     mask: np.ndarray | None = None,
 ) -> Rollout:
     r"""
-    Arrange one wave by tasks, as views where possible.
+    Arrange the arrays of one wave by tasks, as views where possible.
 
     :param arrays: ``observations``, ``actions``, ``log_probs``, ``rewards``, each (n_steps, n_envs, \*shape)
     :param episode_starts: (n_steps, n_envs) bool
@@ -35,12 +35,12 @@ def assemble(
     :param mask: (n_steps, n_envs) bool, the steps that count; all if not given
     :return: rollout with advantages 0
     """
-    bootstraps = np.zeros_like(episode_ends)
+    truncated = np.zeros_like(episode_ends)
     n_envs_per_task = episode_ends.shape[1] // n_tasks
     # row-major order of the (task, step, environment) mask
     cuts = sorted(cuts, key=lambda cut: (cut[1] // n_envs_per_task, cut[0], cut[1]))
     for step, index, _ in cuts:
-        bootstraps[step, index] = True
+        truncated[step, index] = True
     rewards = _by_task(arrays["rewards"], n_tasks)
     return Rollout(
         observations=_by_task(arrays["observations"], n_tasks),
@@ -49,7 +49,7 @@ def assemble(
         rewards=rewards,
         episode_starts=_by_task(episode_starts, n_tasks),
         episode_ends=_by_task(episode_ends, n_tasks),
-        bootstraps=_by_task(bootstraps, n_tasks),
+        truncated=_by_task(truncated, n_tasks),
         final_observations=_final([obs for _, _, obs in cuts], arrays["observations"]),
         mask=_by_task(np.ones_like(episode_ends) if mask is None else mask, n_tasks),
         advantages=th.zeros_like(rewards),
@@ -58,14 +58,15 @@ def assemble(
 
 def _by_task(array: Any, n_tasks: int) -> Any:
     """(n_steps, n_envs, ...) -> (n_tasks, n_steps, n_envs_per_task, ...), a view."""
-    if isinstance(array, dict):
-        return {key: _by_task(value, n_tasks) for key, value in array.items()}
-    tensor = th.from_numpy(array)
-    return tensor.reshape(len(array), n_tasks, -1, *array.shape[2:]).transpose(0, 1)
+
+    def arrange(x: np.ndarray) -> th.Tensor:
+        return th.from_numpy(x).reshape(len(x), n_tasks, -1, *x.shape[2:]).transpose(0, 1)
+
+    return map_observations(arrange, array)
 
 
 def _actions(actions: th.Tensor, space: spaces.Space) -> th.Tensor:
-    """In the shape and type in which the action distribution samples them."""
+    """Actions in the shape and type in which the action distribution samples them."""
     if isinstance(space, spaces.Discrete):
         return actions.reshape(*actions.shape[:3]).long()
     if isinstance(space, spaces.MultiDiscrete):
@@ -74,10 +75,12 @@ def _actions(actions: th.Tensor, space: spaces.Space) -> th.Tensor:
 
 
 def _final(observations: list[Any], like: Any) -> Any:
-    if isinstance(like, dict):
-        return {key: _final([obs[key] for obs in observations], value) for key, value in like.items()}
-    stacked = np.array(observations, dtype=like.dtype).reshape(len(observations), *like.shape[2:])
-    return th.from_numpy(stacked)
+    """Stack final observations in the type of ``like``, (n_steps, n_envs, ...)."""
+
+    def stack(like: np.ndarray, *observations: Any) -> th.Tensor:
+        return th.from_numpy(np.array(observations, dtype=like.dtype).reshape(len(observations), *like.shape[2:]))
+
+    return map_observations(stack, like, *observations)
 
 
 def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
@@ -90,20 +93,16 @@ def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
     if len(rollouts) == 1:
         return rollouts[0]
     n_steps = max(rollout.rewards.shape[1] for rollout in rollouts)
-    joined = {
-        name: _join([getattr(rollout, name) for rollout in rollouts], n_steps)
-        for name in Rollout._fields
-        if name != "final_observations"
+    fields = {name: [getattr(rollout, name) for rollout in rollouts] for name in Rollout._fields}
+    final = fields.pop("final_observations")
+    padded = {
+        name: [map_observations(lambda x: _pad(x, n_steps), part) for part in parts] for name, parts in fields.items()
     }
-    return Rollout(final_observations=_join([rollout.final_observations for rollout in rollouts], None), **joined)
+    return Rollout(final_observations=_join(final), **{name: _join(parts) for name, parts in padded.items()})
 
 
-def _join(parts: list[Any], n_steps: int | None) -> Any:
-    if isinstance(parts[0], dict):
-        return {key: _join([part[key] for part in parts], n_steps) for key in parts[0]}
-    if n_steps is not None:
-        parts = [_pad(part, n_steps) for part in parts]
-    return th.cat(parts)
+def _join(parts: list[Any]) -> Any:
+    return map_observations(lambda *x: th.cat(x), *parts)
 
 
 def _pad(tensor: th.Tensor, n_steps: int) -> th.Tensor:

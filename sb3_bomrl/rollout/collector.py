@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_bomrl.policies.actor import Actor
-from sb3_bomrl.policies.distributions import mode, sample
+from sb3_bomrl.rollout.acting import acting, clip_actions
 from sb3_bomrl.rollout.assemble import assemble, concatenate
 from sb3_bomrl.rollout.normalization import FrozenNormalizer
 from sb3_bomrl.rollout.steps import (
@@ -26,18 +25,15 @@ from sb3_bomrl.rollout.steps import (
     truncations,
 )
 from sb3_bomrl.rollout.tasks import set_tasks, split_in_waves
-from sb3_bomrl.types import Observations, Params, Rollout, Task
+from sb3_bomrl.types import Params, Rollout, Task
 
 Estimator = Callable[[Rollout], Rollout]
 """Fills in the advantages of a rollout."""
 
-ActFunction = Callable[[Observations, th.Generator | None], tuple[th.Tensor, th.Tensor]]
-"""(observations by task, source of randomness or ``None`` for the mode) -> actions and their log-probabilities."""
-
 
 class RolloutCollector:
     """
-    Collects rollouts for many tasks at once, in waves where there are more tasks than environments.
+    Collect rollouts for many tasks at once, in waves where there are more tasks than environments.
 
     Every wave gives the environments their tasks and seeds, resets them once, and steps them without a Python loop
     over environments. Actions and seeds come from the generator alone, so a collection is a function of the
@@ -75,7 +71,7 @@ class RolloutCollector:
         :param tasks: one task per entry of the parameters' leading axis
         :param params: stacked parameters, each of shape (n_tasks, \*shape)
         :param buffer: SB3 rollout buffer; its ``buffer_size`` is the number of steps
-        :param hooks: what to tell while collecting
+        :param hooks: functions to call meanwhile
         :return: rollout of all tasks
         :raises StopCollection: if ``hooks.on_step`` asks for it
         :raises FloatingPointError: for an observation or reward that is not finite
@@ -124,10 +120,9 @@ class RolloutCollector:
         r"""
         Play a number of whole episodes of every task, shared evenly by its environments.
 
-        The statistics of a ``VecNormalize`` stand still meanwhile: what is played here is no training data.
-
-        Each environment counts its own episodes, so that short ones are not favoured; what it plays beyond its share
-        is masked.
+        The statistics of a ``VecNormalize`` stay as they are, because these episodes are no training data. Each
+        environment counts its own episodes, so that short ones are not favoured, and steps beyond its share are
+        masked.
 
         :param tasks: one task per entry of the parameters' leading axis
         :param params: stacked parameters, each of shape (n_tasks, \*shape)
@@ -188,17 +183,17 @@ class RolloutCollector:
             yield tasks[chosen], {name: value[chosen] for name, value in params.items()}
 
     def _steps(self, tasks: Sequence[Task], params: Params, deterministic: bool) -> Iterator[Step]:
-        """Set the tasks, reset, then act for ever."""
+        """Set the tasks, reset, then act without end."""
         env, policy = self.env, self.actor.policy
         policy.set_training_mode(False)
         n_tasks = len(tasks)
-        set_tasks(env, [task for task in tasks for _ in range(env.num_envs // n_tasks)])
+        set_tasks(env, tasks, env.num_envs // n_tasks)
         env.seed(int(self.generator.integers(2**31 - env.num_envs)))
         noise = th.Generator(policy.device).manual_seed(int(self.generator.integers(2**63)))
         obs: Any = env.reset()
         self.normalizer.observe()
         check_finite("observation", obs, tasks, 0)
-        act = self._tabulate(params) or self._evaluate(params)
+        act = acting(self.actor, params, env.num_envs // n_tasks)
         episode_starts = np.ones(env.num_envs, dtype=bool)
         number = 0
         while True:
@@ -207,7 +202,7 @@ class RolloutCollector:
                     by_task(obs_as_tensor(obs, policy.device), n_tasks), None if deterministic else noise
                 )
             actions = chosen.flatten(0, 1).cpu().numpy()
-            clipped = self._clip(actions)
+            clipped = clip_actions(actions, env.action_space)
             new_obs, rewards, dones, infos = env.step(clipped)
             number += 1
             self.normalizer.observe(dones)
@@ -215,50 +210,6 @@ class RolloutCollector:
             check_finite("reward", rewards, tasks, number)
             yield Step(obs, actions, clipped, log_probs.flatten(), episode_starts, new_obs, rewards, dones, infos)
             obs, episode_starts = new_obs, dones
-
-    def _evaluate(self, params: Params) -> ActFunction:
-        """The policy, evaluated at every step."""
-
-        def act(observations: Observations, noise: th.Generator | None) -> tuple[th.Tensor, th.Tensor]:
-            distribution = self.actor(params, self.actor.preprocess(observations))
-            chosen = mode(distribution) if noise is None else sample(distribution, noise)
-            return chosen, distribution.log_prob(chosen)
-
-        return act
-
-    @th.no_grad()
-    def _tabulate(self, params: Params) -> ActFunction | None:
-        """The policy as a table, evaluated once, where there are no more states than environments of a task."""
-        observed, acted, n_tasks = self.env.observation_space, self.env.action_space, len(next(iter(params.values())))
-        if not (isinstance(observed, spaces.Discrete) and isinstance(acted, spaces.Discrete)):
-            return None
-        if observed.n > self.env.num_envs // n_tasks:
-            return None
-        states = th.arange(int(observed.n), device=self.actor.policy.device).expand(n_tasks, -1)
-        distribution = self.actor(params, self.actor.preprocess(states))
-        actions = th.arange(int(acted.n), device=states.device)[:, None, None]
-        log_probs = distribution.log_prob(actions).permute(1, 2, 0)
-        # [0, 1) cut into one interval per action: upper ends of all but the last
-        below = log_probs.double().softmax(-1).cumsum(-1)[..., :-1]
-        best, tasks = mode(distribution), th.arange(n_tasks, device=log_probs.device)[:, None]
-
-        def act(observations: Observations, noise: th.Generator | None) -> tuple[th.Tensor, th.Tensor]:
-            assert isinstance(observations, th.Tensor)
-            visited = observations.long()
-            if noise is None:
-                chosen = best[tasks, visited]
-            else:
-                u = th.rand(visited.shape, dtype=th.double, device=noise.device, generator=noise)
-                chosen = (u[..., None] >= below[tasks, visited]).sum(-1)
-            return chosen, log_probs[tasks, visited, chosen]
-
-        return act
-
-    def _clip(self, actions: np.ndarray) -> np.ndarray:
-        space = self.env.action_space
-        if isinstance(space, spaces.Box):
-            return np.clip(actions.reshape(-1, *space.shape), space.low, space.high)
-        return actions.astype(space.dtype)
 
     @staticmethod
     def _fill(buffer: RolloutBuffer, rollout: Rollout) -> None:

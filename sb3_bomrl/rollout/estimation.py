@@ -1,6 +1,7 @@
-"""Advantages of a rollout: a linear baseline fitted to each task, or SB3's value network."""
+"""Advantages of a rollout, by a linear baseline fitted to each task or by SB3's value network."""
 
-import numpy as np
+import math
+
 import torch as th
 from gymnasium import spaces
 
@@ -11,7 +12,7 @@ from sb3_bomrl.core.advantages import (
     generalized_advantages,
 )
 from sb3_bomrl.policies.actor import Actor
-from sb3_bomrl.types import Observations, Rollout
+from sb3_bomrl.types import Observations, Rollout, map_observations, observation_parts
 
 BASELINES: tuple[str, ...] = ("linear", "value_net")
 
@@ -20,7 +21,7 @@ MAX_LINEAR_FEATURES = 512
 
 def default_baseline(observation_space: spaces.Space) -> str:
     """
-    ``"linear"`` where one least-squares problem per task is small, else ``"value_net"``.
+    Choose ``"linear"`` where one least-squares problem per task is small, else ``"value_net"``.
 
     :param observation_space: space of the observations
     :return: name of the baseline
@@ -30,14 +31,13 @@ def default_baseline(observation_space: spaces.Space) -> str:
 
 def linear_features(space: spaces.Space, observations: Observations) -> th.Tensor:
     """
-    What the linear baseline is linear in: an indicator of the state, or the features of a vector.
+    Return the features of the linear baseline: an indicator of the state, or functions of a vector.
 
     :param space: space of the observations
     :param observations: preprocessed, (n_tasks, n_samples, \\*obs_shape), or a dictionary of such
     :return: (n_tasks, n_samples, n_features), double precision
     """
-    parts = list(observations.values()) if isinstance(observations, dict) else [observations]
-    joined = th.cat([part.flatten(2) for part in parts], dim=-1)
+    joined = th.cat([part.flatten(2) for part in observation_parts(observations)], dim=-1)
     # the square and the constant of an indicator would only repeat it
     return joined.double() if isinstance(space, spaces.Discrete) else baseline_features(joined)
 
@@ -72,7 +72,7 @@ class AdvantageEstimator:
         else:
             values, final_values = self._network(rollout)
         bootstrap_values = th.zeros_like(values)
-        bootstrap_values[rollout.bootstraps] = final_values
+        bootstrap_values[rollout.truncated] = final_values
         advantages = generalized_advantages(
             rollout.rewards.to(values.dtype),
             values,
@@ -84,10 +84,11 @@ class AdvantageEstimator:
         return rollout._replace(advantages=advantages * rollout.mask)
 
     def _fitted(self, rollout: Rollout) -> tuple[th.Tensor, th.Tensor]:
-        """Values of a baseline fitted to the rollout, none outside the range that its rewards allow."""
+        """Values of a baseline fitted to the rollout, kept within the range that its rewards allow."""
+        # where every episode was cut off, a fit to few data may extrapolate far beyond that range
         is_table = isinstance(self.actor.policy.observation_space, spaces.Discrete)
         values, final_values = self._table(rollout) if is_table else self._linear(rollout)
-        owner = rollout.bootstraps.nonzero()[:, 0]
+        owner = rollout.truncated.nonzero()[:, 0]
         low, high = _value_range(rollout, self.gamma)
         return (
             values.clamp(low[:, None, None], high[:, None, None]),
@@ -95,7 +96,7 @@ class AdvantageEstimator:
         )
 
     def _table(self, rollout: Rollout) -> tuple[th.Tensor, th.Tensor]:
-        """A value for every state of a ``Discrete`` space, whose squares and constant would only repeat it."""
+        """Values of the states of a ``Discrete`` space, from a table."""
         space = self.actor.policy.observation_space
         assert isinstance(space, spaces.Discrete)
         assert isinstance(rollout.observations, th.Tensor)
@@ -107,12 +108,12 @@ class AdvantageEstimator:
             final_states,
             rollout.rewards,
             rollout.episode_ends,
-            rollout.bootstraps,
+            rollout.truncated,
             rollout.mask,
             self.gamma,
             int(space.n),
         )
-        owner = rollout.bootstraps.nonzero()[:, 0]
+        owner = rollout.truncated.nonzero()[:, 0]
         return table.gather(1, states.flatten(1)).reshape(states.shape), table[owner, final_states]
 
     def _linear(self, rollout: Rollout) -> tuple[th.Tensor, th.Tensor]:
@@ -124,15 +125,15 @@ class AdvantageEstimator:
             final.reshape(-1, features.shape[-1]),
             rollout.rewards,
             rollout.episode_ends,
-            rollout.bootstraps,
+            rollout.truncated,
             rollout.mask,
             self.gamma,
         )
-        owner = rollout.bootstraps.nonzero()[:, 0]
+        owner = rollout.truncated.nonzero()[:, 0]
         return th.einsum("nted,nd->nte", features, weights), (final * weights[owner]).sum(-1)
 
     def _features(self, observations: Observations, n_lead: int) -> th.Tensor:
-        """Preprocessed observations, dictionaries joined, then their features, (prod(lead), n_features)."""
+        """Features of preprocessed observations, (prod(lead), n_features)."""
         preprocessed = self.actor.preprocess(_flatten_lead(observations, n_lead))
         return linear_features(self.actor.policy.observation_space, preprocessed)[0].cpu()
 
@@ -143,21 +144,15 @@ class AdvantageEstimator:
         )
 
     def _predict(self, observations: Observations, n_lead: int) -> th.Tensor:
-        flat = _flatten_lead(observations, n_lead)
-        device = self.actor.policy.device
-        obs = {k: v[0].to(device) for k, v in flat.items()} if isinstance(flat, dict) else flat[0].to(device)
-        size = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
-        if size == 0:
+        policy = self.actor.policy
+        flat = map_observations(lambda x: x[0].to(policy.device), _flatten_lead(observations, n_lead))
+        if len(observation_parts(flat)[0]) == 0:
             return th.zeros(0)
-        return self.actor.policy.predict_values(obs).flatten().cpu()
+        return policy.predict_values(flat).flatten().cpu()
 
 
 def _value_range(rollout: Rollout, gamma: float) -> tuple[th.Tensor, th.Tensor]:
-    """
-    What no value can exceed, given the smallest and largest reward of each task, (n_tasks,) each.
-
-    Where every episode was cut off, a linear fit to few data may extrapolate far beyond it.
-    """
+    """Smallest and largest value that the rewards of each task allow, (n_tasks,) each."""
     rewards = rollout.rewards.double() * rollout.mask
     horizon = 1.0 / max(1.0 - gamma, 1e-6)
     return rewards.amin((1, 2)).clamp(max=0.0) * horizon, rewards.amax((1, 2)).clamp(min=0.0) * horizon
@@ -165,7 +160,4 @@ def _value_range(rollout: Rollout, gamma: float) -> tuple[th.Tensor, th.Tensor]:
 
 def _flatten_lead(observations: Observations, n_lead: int) -> Observations:
     """(\\*lead, \\*shape) -> (1, prod(lead), \\*shape)."""
-    if isinstance(observations, dict):
-        return {key: _flatten_lead(value, n_lead) for key, value in observations.items()}  # type: ignore[misc]
-    shape = observations.shape
-    return observations.reshape(1, int(np.prod(shape[:n_lead])), *shape[n_lead:])
+    return map_observations(lambda x: x.reshape(1, math.prod(x.shape[:n_lead]), *x.shape[n_lead:]), observations)

@@ -1,21 +1,22 @@
-"""Statistics of ``VecNormalize`` that stand still while a meta-iteration collects its data."""
+"""Fixed statistics of ``VecNormalize`` during a meta-iteration."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_bomrl.types import map_observations
+
 
 class FrozenNormalizer:
     """
-    Hold a ``VecNormalize``'s statistics fixed from :meth:`freeze` to :meth:`commit` or :meth:`release`, and gather
-    those of the data seen meanwhile.
+    Keep a ``VecNormalize``'s statistics fixed from :meth:`freeze` to :meth:`commit` or :meth:`release`, and gather
+    those of the data in between.
 
-    All data of one meta-iteration must be seen through the same statistics: otherwise the policy that acts at the
-    first step is another function than the one that is differentiated afterwards.
+    All data of one meta-iteration must be normalised by the same statistics, so that the policy that acts is the
+    function that is differentiated afterwards.
 
     :param vec_normalize: the wrapper, or ``None`` for no normalisation: then nothing happens
     """
@@ -46,21 +47,13 @@ class FrozenNormalizer:
         if self._wrapper is None or not self._training:
             return
         if self._wrapper.norm_obs:
-            self._update(self._obs_rms, self._wrapper.old_obs)
+            map_observations(lambda rms, obs: rms.update(obs), self._obs_rms, self._wrapper.old_obs)
         if dones is None:
             self._returns[:] = 0.0
         else:
             self._returns = self._returns * self._wrapper.gamma + self._wrapper.old_reward
             self._ret_rms.update(self._returns)
             self._returns[dones] = 0.0
-
-    @staticmethod
-    def _update(statistics: Any, observations: Any) -> None:
-        if isinstance(statistics, dict):
-            for key, rms in statistics.items():
-                rms.update(observations[key])
-        else:
-            statistics.update(observations)
 
     def commit(self) -> None:
         """Put the gathered statistics in use and undo :meth:`freeze`; nothing happens unless frozen."""
@@ -74,7 +67,7 @@ class FrozenNormalizer:
 
     @contextmanager
     def shown_unfrozen(self) -> Iterator[None]:
-        """Let the wrapper look as it does outside a meta-iteration, for callbacks that save it."""
+        """Show the wrapper as it is outside a meta-iteration, to callbacks that save it."""
         if self._wrapper is None or not self._is_frozen:
             yield
             return

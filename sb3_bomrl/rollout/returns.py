@@ -8,9 +8,9 @@ from sb3_bomrl.types import Rollout
 
 def episode_returns(rollout: Rollout) -> th.Tensor:
     """
-    Mean undiscounted return per episode, of the rewards that count.
+    Compute the mean undiscounted return per episode.
 
-    :param rollout: any; an episode that was cut off counts with what it earned so far
+    :param rollout: any; an episode that was cut off counts with its rewards so far
     :return: (n_tasks,)
     """
     n_episodes = (rollout.episode_starts & rollout.mask).sum((1, 2))
@@ -19,7 +19,7 @@ def episode_returns(rollout: Rollout) -> th.Tensor:
 
 def returns_per_episode(rollout: Rollout, n_episodes: int) -> np.ndarray:
     """
-    Undiscounted return of every episode.
+    Compute the undiscounted return of every episode.
 
     :param rollout: whole episodes, equally many for every task
     :param n_episodes: episodes per task
@@ -30,7 +30,7 @@ def returns_per_episode(rollout: Rollout, n_episodes: int) -> np.ndarray:
 
 def lengths_per_episode(rollout: Rollout, n_episodes: int) -> np.ndarray:
     """
-    Length of every episode.
+    Compute the length of every episode.
 
     :param rollout: whole episodes, equally many for every task
     :param n_episodes: episodes per task

@@ -1,4 +1,4 @@
-"""One step of many environments: what it holds, who is told, and what can be wrong with it."""
+"""One step of many environments, and helpers on its arrays."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch as th
 
-from sb3_bomrl.types import Rollout, Task
+from sb3_bomrl.types import Rollout, Task, map_observations
 
 
 class StopCollection(Exception):
@@ -41,7 +41,7 @@ class Step(NamedTuple):
 
 class Hooks(NamedTuple):
     """
-    What is told about a collection while it runs.
+    Functions that a collection calls while it runs.
 
     :param on_start: before the first step of each wave
     :param on_step: after each vectorised step, with the step and its number; returns whether to go on
@@ -55,11 +55,11 @@ class Hooks(NamedTuple):
 
 def check_finite(name: str, values: Any, tasks: Sequence[Task], step: int) -> None:
     r"""
-    Stop at the first number that is not finite.
+    Require finite numbers.
 
-    :param name: what the values are
+    :param name: name of the values in the error
     :param values: (n_envs, \*shape), or a dictionary of such
-    :param tasks: the tasks the environments play, each in equally many
+    :param tasks: the tasks that the environments play, each in equally many
     :param step: number of the step, for the error
     :raises FloatingPointError: that says which environment, task and step
     """
@@ -76,26 +76,45 @@ def check_finite(name: str, values: Any, tasks: Sequence[Task], step: int) -> No
 
 
 def by_task(obs: Any, n_tasks: int) -> Any:
-    """(n_envs, ...) -> (n_tasks, n_envs_per_task, ...), through dictionaries."""
-    if isinstance(obs, dict):
-        return {key: by_task(value, n_tasks) for key, value in obs.items()}
-    return obs.reshape(n_tasks, -1, *obs.shape[1:])
+    """
+    Arrange observations by tasks.
+
+    :param obs: (n_envs, ...), or a dictionary of such; environments of one task are neighbours
+    :param n_tasks: number of tasks
+    :return: (n_tasks, n_envs_per_task, ...), or a dictionary of such
+    """
+    return map_observations(lambda x: x.reshape(n_tasks, -1, *x.shape[1:]), obs)
 
 
 def pick(obs: Any, index: int) -> Any:
-    """One environment's observation, through dictionaries."""
-    return {key: value[index] for key, value in obs.items()} if isinstance(obs, dict) else obs[index]
+    """
+    Return one environment's observation.
+
+    :param obs: (n_envs, ...), or a dictionary of such
+    :param index: which environment
+    :return: (...), or a dictionary of such
+    """
+    return map_observations(lambda x: x[index], obs)
 
 
 def stack_steps(observations: list[Any]) -> Any:
-    """Observations of successive steps along a new leading axis, through dictionaries."""
-    if isinstance(observations[0], dict):
-        return {key: np.stack([obs[key] for obs in observations]) for key in observations[0]}
-    return np.stack(observations)
+    """
+    Stack observations of successive steps.
+
+    :param observations: (n_envs, ...) each, or dictionaries of such
+    :return: (n_steps, n_envs, ...), or a dictionary of such
+    """
+    return map_observations(lambda *x: np.stack(x), *observations)
 
 
 def truncations(number: int, step: Step) -> list[tuple[int, int, Any]]:
-    """(step, environment, final observation) of the episodes that a time limit cut off at this step."""
+    """
+    List the episodes that a time limit cut off at a step.
+
+    :param number: number of the step
+    :param step: the step
+    :return: (step, environment, final observation) each
+    """
     return [
         (number, int(i), step.infos[i]["terminal_observation"])
         for i in np.flatnonzero(step.dones)
@@ -104,5 +123,11 @@ def truncations(number: int, step: Step) -> list[tuple[int, int, Any]]:
 
 
 def shares(total: int, n_parts: int) -> np.ndarray:
-    """Split ``total`` as evenly as possible."""
+    """
+    Split a number as evenly as possible.
+
+    :param total: the number
+    :param n_parts: into how many
+    :return: (n_parts,), the larger parts first
+    """
     return np.array([total // n_parts + (i < total % n_parts) for i in range(n_parts)])

@@ -1,19 +1,20 @@
-"""Tasks as seen through a VecEnv: sampling them, and giving each environment its own."""
+"""Tasks of a VecEnv's environments: sampling them, and giving each environment its own."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_bomrl.checks import check_positive
 from sb3_bomrl.types import Task
 
 
 def has_tasks(env: VecEnv) -> bool:
     """
-    Whether an environment has tasks.
+    Return true for an environment that has tasks.
 
     :param env: any VecEnv
-    :return: whether it has ``set_task``
+    :return: true if it has ``set_task``
     :raises ValueError: if it can sample tasks but has no ``set_task``
     """
     settable = env.has_attr("set_task")
@@ -24,11 +25,13 @@ def has_tasks(env: VecEnv) -> bool:
     return settable
 
 
-class TaskDistribution:
+class TaskSampler:
     """
-    P(Γ), the tasks of a VecEnv's environments; an environment without tasks is a distribution with one task, ``None``.
+    Sample tasks from P(Γ), the task distribution of a VecEnv's environments.
 
-    :param env: VecEnv whose environments follow the ``sample_tasks(n)``, ``set_task(task)`` convention, or not
+    An environment without tasks is a distribution with one task, ``None``.
+
+    :param env: any VecEnv; its environments have tasks if they have ``sample_tasks(n)`` and ``set_task(task)``
     """
 
     def __init__(self, env: VecEnv) -> None:
@@ -39,12 +42,12 @@ class TaskDistribution:
         """
         Draw tasks.
 
-        Environments with ``seed_tasks`` are seeded from ``generator``, others are given an ``np_random`` that is, so
-        that the tasks depend on nothing else.
+        The tasks depend on ``generator`` alone: it seeds environments that have ``seed_tasks``, and the ``np_random``
+        of others.
 
         :param n_tasks: number of tasks
         :param generator: source of the seed
-        :return: one task per entry
+        :return: n_tasks tasks
         :raises ValueError: if the environment has ``set_task`` but no ``sample_tasks``
         """
         seed = int(generator.integers(2**31))
@@ -60,7 +63,7 @@ class TaskDistribution:
 
     def test_tasks(self) -> list[Task] | None:
         """
-        The fixed held-out tasks of the family.
+        Return the fixed held-out tasks of the family.
 
         :return: tasks, or ``None`` where the environment names none
         """
@@ -72,35 +75,35 @@ class TaskDistribution:
         return None if tasks is None else list(tasks)
 
 
-def set_tasks(env: VecEnv, tasks: Sequence[Task]) -> None:
+def set_tasks(env: VecEnv, tasks: Sequence[Task], n_repeats: int = 1) -> None:
     """
-    Give every environment its own task; ``None`` leaves an environment as it is.
+    Give every environment its task; nothing happens where all tasks are ``None``.
 
-    :param env: VecEnv; one with ``set_tasks`` is told all tasks in one call
-    :param tasks: one task per environment
+    :param env: VecEnv; one with ``set_tasks(tasks, n_repeats)`` gets all tasks in one call
+    :param tasks: each one is for ``n_repeats`` neighbouring environments
+    :param n_repeats: environments per task
     """
     if all(task is None for task in tasks):
         return
     base = env.unwrapped
     if hasattr(base, "set_tasks"):
-        base.set_tasks(list(tasks))
+        base.set_tasks(list(tasks), n_repeats)
         return
-    for index, task in enumerate(tasks):
-        env.env_method("set_task", task, indices=[index])
+    for index in range(len(tasks) * n_repeats):
+        env.env_method("set_task", tasks[index // n_repeats], indices=[index])
 
 
 def split_in_waves(n_tasks: int, n_envs: int, name: str = "meta_batch_size") -> tuple[int, int]:
     """
-    How tasks are spread over environments.
+    Spread tasks over environments.
 
     :param n_tasks: number of tasks, at least 1
     :param n_envs: number of environments
-    :param name: what ``n_tasks`` is called in errors
+    :param name: name of ``n_tasks`` in errors
     :return: tasks per wave, environments per task
     :raises ValueError: if neither number divides the other
     """
-    if n_tasks < 1:
-        raise ValueError(f"{name} must be at least 1, got {n_tasks}")
+    check_positive(name, n_tasks, integer=True)
     if n_envs % n_tasks == 0:
         return n_tasks, n_envs // n_tasks
     if n_tasks % n_envs == 0:

@@ -5,20 +5,22 @@ import warnings
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_bomrl.saving.model_file import DamagedFileError
-from sb3_bomrl.saving.persistence import PersistentAlgorithm
 
 _NAME = re.compile(r"checkpoint_(\d+)\.zip")
 
-SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound=PersistentAlgorithm)
+Algorithm = TypeVar("Algorithm", bound=BaseAlgorithm)
 
 
 def checkpoints(folder: str | Path) -> list[Path]:
     """
+    List the checkpoints in a folder.
+
     :param folder: of an :class:`ExactCheckpointCallback`
-    :return: its checkpoints, the latest one last; none if there is no such folder
+    :return: the files, the latest one last; none if there is no such folder
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -28,6 +30,8 @@ def checkpoints(folder: str | Path) -> list[Path]:
 
 def checkpoint_number(path: Path) -> int:
     """
+    Read the number in a checkpoint's name.
+
     :param path: from :func:`checkpoints`
     :return: meta-iterations that were done when it was saved
     """
@@ -36,20 +40,18 @@ def checkpoint_number(path: Path) -> int:
     return int(match[1])
 
 
-def load_checkpoint(
-    algorithm: type[SelfMetaAlgorithm], folder: str | Path, env: GymEnv, **kwargs: Any
-) -> SelfMetaAlgorithm | None:
+def load_checkpoint(algorithm: type[Algorithm], folder: str | Path, env: GymEnv, **kwargs: Any) -> Algorithm | None:
     """
-    Load the latest whole checkpoint, to go on with ``resume()``.
+    Load the latest checkpoint that is not damaged, to go on with ``resume()``.
 
-    A damaged one is renamed to ``....damaged``, with a warning, and the one before is taken.
+    A damaged one is renamed to ``….zip.damaged``, with a warning, and the one before it is loaded.
 
     :param algorithm: the model's class
     :param folder: of an :class:`ExactCheckpointCallback`
     :param env: environment to go on with, made as for the interrupted run
     :param kwargs: further arguments of ``load``
     :return: the model, or ``None`` if there is no checkpoint
-    :raises ValueError: if the latest whole one is another algorithm's, or does not fit ``env``
+    :raises ValueError: if that checkpoint is another algorithm's, or does not fit ``env``
     """
     for path in reversed(checkpoints(folder)):
         try:

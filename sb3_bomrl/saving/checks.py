@@ -1,4 +1,4 @@
-"""What a model file that nobody vouches for must satisfy before a model is made of it."""
+"""Checks of a model file from an untrusted source, made before its content is used."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -53,22 +53,22 @@ _ACCEPTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "_normalizer_statistics": ("None or a dictionary", lambda x: x is None or isinstance(x, dict)),
     "_algorithm_name": ("text", lambda x: isinstance(x, str)),
 }
-"""Settings whose type their value in a new model does not tell."""
+"""Settings whose accepted type does not follow from their value in a new model: the type in words, and its check."""
 
 _MADE_LATER = ("observation_space", "action_space", "n_envs", "lr_schedule", "_algorithm_name")
 
 
 def check_settings(settings: Mapping[str, Any], new: Mapping[str, Any], excluded: set[str], given: set[str]) -> None:
     """
-    Require exactly the settings that a model of the class has, each of its type.
+    Require exactly the settings of a model of the class, each of its type.
 
-    Their ranges are checked where a model is set up.
+    Ranges are checked when the model is set up.
 
     :param settings: from the file
-    :param new: attributes of a model that was constructed and not set up
-    :param excluded: those that are never saved
-    :param given: settings that the caller gives, so that the file may lack them
-    :raises ValueError: that names the setting, its value and what is accepted
+    :param new: attributes of a model that was constructed but not set up
+    :param excluded: attributes that are never saved
+    :param given: settings that the caller gives; the file may lack them
+    :raises ValueError: if one is missing, unknown or of another type, with its name, value and what is accepted
     """
     accepted = ({*new, *_MADE_LATER}) - excluded
     unknown, missing = sorted(set(settings) - accepted - given), sorted(accepted - set(settings) - given)
@@ -85,7 +85,7 @@ def check_settings(settings: Mapping[str, Any], new: Mapping[str, Any], excluded
 
 
 def _like(example: Any) -> tuple[str, Callable[[Any], bool]]:
-    """What is accepted for a setting, by its value in a new model."""
+    """The type accepted for a setting, in words, and its check, by the setting's value in a new model."""
     if type(example) is int:
         return "an integer of at least 0", _is_count
     if type(example) is float:
@@ -105,9 +105,9 @@ def check_normalizer_statistics(statistics: Any, space: spaces.Space) -> None:
     """
     Require finite means, variances of at least 0 and counts, in the shapes of the observations.
 
-    :param statistics: what a file holds of a ``VecNormalize``
-    :param space: of the observations
-    :raises ValueError: otherwise
+    :param statistics: of a ``VecNormalize``, from the file; ``None`` is accepted
+    :param space: observation space
+    :raises ValueError: if they are not
     """
     if statistics is None:
         return
@@ -126,12 +126,12 @@ def check_normalizer_statistics(statistics: Any, space: spaces.Space) -> None:
 
 def check_module_state(name: str, state: Any, module: th.nn.Module) -> None:
     """
-    Require finite weights; names and shapes are checked by torch.
+    Require finite weights. Names and shapes are checked by torch.
 
-    :param name: of the module
+    :param name: of the module, for the error
     :param state: its state dictionary
-    :param module: the module it is for
-    :raises ValueError: that names the weight
+    :param module: the module that will load it
+    :raises ValueError: if a weight is not finite, with its name
     """
     own = module.state_dict()
     for key, value in state.items():
@@ -142,12 +142,12 @@ def check_module_state(name: str, state: Any, module: th.nn.Module) -> None:
 
 def check_optimizer_state(name: str, state: Any, optimizer: th.optim.Optimizer) -> None:
     """
-    Require the groups of an optimiser, and finite tensors of its parameters' shapes.
+    Require an optimiser's parameter groups, and finite tensors in the shapes of its parameters.
 
-    :param name: of the optimiser
+    :param name: of the optimiser, for the error
     :param state: its state dictionary
-    :param optimizer: the optimiser it is for
-    :raises ValueError: that names what does not fit
+    :param optimizer: the optimiser that will load it
+    :raises ValueError: if a group, an option or a tensor does not fit
     """
     own = optimizer.state_dict()["param_groups"]
     try:
@@ -170,7 +170,7 @@ def check_optimizer_state(name: str, state: Any, optimizer: th.optim.Optimizer) 
 
 
 def _is_option(value: Any, current: Any) -> bool:
-    """Whether a value may take the place of an option of an optimiser."""
+    """True if a value can replace an option of an optimiser."""
     if isinstance(value, tuple | list):
         return isinstance(current, tuple | list) and len(value) == len(current) and all(map(_is_number, value))
     if _is_number(current):
@@ -180,10 +180,12 @@ def _is_option(value: Any, current: Any) -> bool:
 
 class AllocationLimit(TorchFunctionMode):
     """
-    While this is entered, torch makes no tensor of more than so many elements: a policy that is larger than the weights
-    in its file is found out before it takes memory and time.
+    Context in which torch makes no tensor of more than ``n_elements`` elements.
+
+    It stops a file that describes a policy much larger than the weights in the file, before that takes up memory.
 
     :param n_elements: largest number of elements
+    :raises ValueError: if a larger tensor is made
     """
 
     def __init__(self, n_elements: int) -> None:

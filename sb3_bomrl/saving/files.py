@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Writing files so that they are either whole or not there."""
 
 import io
 import os
@@ -11,7 +11,7 @@ def write_atomically(path: Path, write: Callable[[io.BufferedWriter], Any]) -> N
     """
     Write a file under a temporary name in the same folder and rename it.
 
-    Whatever happens meanwhile, a full disk or the end of the process, the file is the old one or the new one.
+    If the disk is full or the process ends meanwhile, the old file stays as it was.
 
     :param path: the file
     :param write: writes to the open binary file

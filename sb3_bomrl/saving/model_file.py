@@ -1,4 +1,4 @@
-"""Model files: SB3's zip archive, with a second, pickle-free form of every setting in it."""
+"""Model files: SB3's zip archive, in which every setting also has a form without pickle."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from sb3_bomrl.saving.safe_json import NotEncodableError, decode, encode
 Path = str | pathlib.Path | io.BufferedIOBase
 
 PICKLED, SAFE, TYPE = ":serialized:", ":safe:", ":type:"
-"""Keys of a setting that is no JSON: SB3's pickle, our form of it, and its type for people."""
+"""Keys of a setting that is not plain JSON: SB3's pickle, our form without pickle, and its type for readers."""
 
 ZIP_ERRORS = (
     zipfile.BadZipFile,
@@ -31,7 +31,7 @@ ZIP_ERRORS = (
     struct.error,
     zlib.error,
 )
-"""What reading a damaged archive can raise."""
+"""Errors that reading a damaged archive can raise."""
 
 _TEXT_MEMBERS = ("_stable_baselines3_version", "system_info.txt")
 _STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
@@ -45,19 +45,19 @@ _FORBIDDEN_OPCODES = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT
 
 
 class ModelFileError(ValueError):
-    """A file that is no model file, or one that a safe load refuses."""
+    """The file is no model file, or a safe load refuses it."""
 
 
 class DamagedFileError(ModelFileError):
-    """A file that is not a whole archive."""
+    """The file is not a whole archive."""
 
 
 class ModelFile(NamedTuple):
     """
     A whole archive in memory.
 
-    :param name: as the user gave it, for errors
-    :param algorithm: the class that loads it, for errors
+    :param name: path as the user gave it, for errors
+    :param algorithm: name of the class that loads it, for errors
     :param data: the archive
     :param settings: its parsed ``data``
     """
@@ -69,7 +69,9 @@ class ModelFile(NamedTuple):
 
     def known(self) -> dict[str, Any]:
         """
-        :return: settings that need no unpickling, decoded; those that cannot be decoded are left out
+        Decode the settings that need no unpickling.
+
+        :return: settings by name, without those that cannot be decoded
         """
         found = {}
         for key, value in self.settings.items():
@@ -84,19 +86,21 @@ class ModelFile(NamedTuple):
 
     def refuse(self, why: str) -> ModelFileError:
         """
-        :param why: what is wrong with the file
-        :return: the error that says so
+        Make the error that refuses this file.
+
+        :param why: end of the message, after the name of the file
+        :return: the error
         """
         return ModelFileError(f"path must name a model saved by {self.algorithm}: {self.name} {why}")
 
     def without_pickles(self, parts: Iterable[str]) -> io.BytesIO:
         """
-        The archive again, from what was checked of it: weights that no code can hide in, and names of settings.
+        Rebuild the archive without anything that runs code: checked weights, and the names of the settings.
 
-        :param parts: names of the state dictionaries that belong to a model of this class
+        :param parts: names of the state dictionaries of a model of this class
         :return: an archive for SB3's ``load``, which must be given every setting as a custom object
-        :raises ValueError: if there is another member, one twice, one that is compressed, or a weight file that is
-            more than tensors, numbers and text
+        :raises ValueError: if a member is unknown, missing, compressed or there twice, or a weight file holds more than
+            tensors, numbers and text
         """
         weights = {f"{part}.pth" for part in parts} | {"pytorch_variables.pth"}
         members = _read_stored(self, self.data)
@@ -113,7 +117,7 @@ class ModelFile(NamedTuple):
         return io.BytesIO(write_zip(clean))
 
     def _clean_weights(self, name: str, data: bytes) -> bytes:
-        """A weight file, if its pickle names nothing but tensors."""
+        """Return a weight file whose pickle names nothing but tensors; refuse any other."""
         members = _read_stored(self, data, f"{name}: ")
         pickles = [member for member in members if member.endswith("/data.pkl")]
         if len(pickles) != 1:
@@ -133,20 +137,22 @@ class ModelFile(NamedTuple):
 
 def is_object(value: Any) -> bool:
     """
+    Tell whether a setting is stored as an object, by pickle or in our form.
+
     :param value: a setting as parsed from ``data``
-    :return: whether SB3 would unpickle it, or we decode it
+    :return: false for plain JSON
     """
     return isinstance(value, dict) and (PICKLED in value or SAFE in value)
 
 
 def read_model_file(path: Path, algorithms: Sequence[str], trusted: bool) -> ModelFile:
     """
-    Read a whole zip archive that one of these algorithms wrote.
+    Read a zip archive that one of these algorithms wrote, and check that it is whole.
 
     :param path: file name (``.zip`` may be left out) or binary file
     :param algorithms: names of the class that loads and of those it derives from
-    :param trusted: accept compressed members, whatever they unpack to
-    :return: the archive, whose checksums are right
+    :param trusted: accept compressed members of any size
+    :return: the archive
     :raises FileNotFoundError: if there is no such file
     :raises ValueError: if it is no whole zip archive, or another algorithm's
     """
@@ -182,7 +188,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _read_stored(file: ModelFile, data: bytes, where: str = "") -> dict[str, bytes]:
-    """Members of an archive that has each of them once and compresses none, so that none is larger than the archive."""
+    """Read the members of an archive, each of which must be there once and not compressed."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
@@ -204,8 +210,10 @@ def _read_stored(file: ModelFile, data: bytes, where: str = "") -> dict[str, byt
 
 def write_zip(members: dict[str, bytes]) -> bytes:
     """
-    :param members: by name
-    :return: an archive of them, not compressed
+    Make a zip archive without compression.
+
+    :param members: content by name
+    :return: the archive
     """
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
@@ -216,11 +224,11 @@ def write_zip(members: dict[str, bytes]) -> bytes:
 
 def add_safe_form(data: bytes, attributes: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
     """
-    Put the pickle-free form beside every pickle in an archive of SB3's.
+    Add the form without pickle beside every pickle in an archive of SB3's.
 
     :param data: the archive
-    :param attributes: the values of the settings
-    :return: the archive, and the type of what has no such form, by setting
+    :param attributes: values of the settings
+    :return: the new archive, and for the settings that have no such form, the type by the setting's name
     """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}

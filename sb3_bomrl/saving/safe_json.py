@@ -1,4 +1,4 @@
-"""Settings as JSON by an allow-list: what a model file says without pickle."""
+"""Settings as JSON without pickle: only the types and classes listed here are written and read."""
 
 import base64
 import binascii
@@ -16,7 +16,7 @@ from sb3_bomrl.policies.extractors import NormalizedFlattenExtractor
 from sb3_bomrl.policies.tabular import TabularPolicy
 
 TAG = ":kind:"
-"""Key that tells an encoded object from a dictionary of the user's."""
+"""Key that marks an encoded object; a dictionary of the user's with this key is encoded as pairs."""
 
 _ACTIVATIONS = (
     "Tanh",
@@ -36,7 +36,7 @@ _OPTIMIZERS = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD", "A
 
 
 def _class_name(cls: type) -> str:
-    """Where users import a class from: our own are named by their package, whichever file they are in."""
+    """Qualified name of a class; our own are named by their package, so that files can move within it."""
     package = cls.__module__.rpartition(".")[0] if cls.__module__.startswith("sb3_bomrl.") else cls.__module__
     return f"{package}.{cls.__qualname__}"
 
@@ -61,12 +61,11 @@ CLASSES: dict[str, type] = {
 }
 """The classes that a file may name."""
 
-
 _DTYPES = {text: dtype for dtype in map(np.dtype, "?bBhHiIqQefd") for text in (dtype.name, dtype.str)}
 
 
 class NotEncodableError(TypeError):
-    """An object that only pickle could save."""
+    """The object could only be saved by pickle."""
 
 
 def encode(value: Any) -> Any:
@@ -74,9 +73,9 @@ def encode(value: Any) -> Any:
     Turn a value into JSON.
 
     :param value: number, text, ``None``, list, tuple, dictionary, deque, array, NumPy generator, Gymnasium space,
-        schedule of SB3, or a class in :data:`CLASSES`; nested as one likes
-    :return: what :func:`decode` turns back
-    :raises NotEncodableError: for anything else, with the type of the innermost object that is not known
+        schedule of SB3, or a class in :data:`CLASSES`; containers may be nested
+    :return: JSON for :func:`decode`
+    :raises NotEncodableError: for anything else, with the type of the unknown object
     """
     if value is None or isinstance(value, bool | str) or type(value) in (int, float):
         return value
@@ -97,11 +96,13 @@ def encode(value: Any) -> Any:
 
 def decode(value: Any) -> Any:
     """
-    Turn JSON from :func:`encode` back; nothing is imported or called but the constructors of known types.
+    Turn JSON from :func:`encode` back into the value.
+
+    Nothing is imported, and only the constructors of known types are called.
 
     :param value: parsed JSON
     :return: the value
-    :raises ValueError: if it is not what :func:`encode` writes
+    :raises ValueError: if :func:`encode` does not write such JSON
     """
     if isinstance(value, list):
         return [decode(part) for part in value]

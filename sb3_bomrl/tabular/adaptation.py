@@ -1,7 +1,7 @@
 r"""
-The exact lower level, Eq. (A2), for softmax tables: a table of logits in, the adapted policy of every task out.
+The exact lower level, Eq. (A2), for softmax tables: from a table of logits to each task's adapted policy.
 
-With exact expectations and the linear surrogate the importance ratio cancels, and the lower level reads
+With exact expectations and the linear surrogate the importance ratio cancels, and the lower level is
 
 .. math:: \min_\theta -\tfrac{1}{\lambda} \sum_s \nu^\varphi(s) \langle Q^\varphi(s, \cdot),
     \pi_\theta(\cdot | s) \rangle + D(\varphi, \theta).
@@ -11,8 +11,10 @@ Gradients with respect to the meta-logits come from implicit differentiation of 
 
 import torch as th
 
+from sb3_bomrl.checks import check_choice, check_positive
+from sb3_bomrl.core.distances import DISTANCES
 from sb3_bomrl.core.minimizers import kl_meta_task_minimizer, kl_task_meta_minimizer
-from sb3_bomrl.tabular.distances import check_distance, check_reg_coef, expected_distance
+from sb3_bomrl.tabular.distances import expected_distance
 from sb3_bomrl.tabular.mdp import FiniteMDP
 from sb3_bomrl.tabular.proximal import parameter_minimizer
 from sb3_bomrl.tabular.solvers import policy_value, state_visitation
@@ -27,15 +29,15 @@ def adapt(
     sampling_term: bool = True,
 ) -> th.Tensor:
     r"""
-    Adapt a meta-policy to every task of a batch: solve Eq. (A2) exactly, ``n_adaptation_steps`` times in a row.
+    Adapt a meta-policy to each task of a batch: solve Eq. (A2) exactly, ``n_adaptation_steps`` times in a row.
 
     :param mdp: task or batch of tasks
     :param meta_logits: phi, shape (S, A), shared by the tasks, or (..., S, A)
     :param distance: ``"kl_meta_task"`` Alg(1), ``"kl_task_meta"`` Alg(2) or ``"parameter"`` Alg(3)
     :param reg_coef: lambda, weight of the distance, > 0
-    :param n_adaptation_steps: K; every step starts from the policy before it, with that policy's exact values
-    :param sampling_term: differentiate the values and the visitation of the policy before the step too, Eq. (A5);
-        False keeps the distance term, Eq. (A4), alone
+    :param n_adaptation_steps: K; each step starts from the policy before it, with the exact values of that policy
+    :param sampling_term: differentiate the values and the visitation of that policy too, Eq. (A5); False for the
+        distance term, Eq. (A4), alone
     :return: adapted policy, probabilities, shape (..., S, A); differentiable in ``meta_logits``
     :raises ValueError: if an argument is out of range
     """
@@ -52,19 +54,19 @@ def adaptation_path(
     sampling_term: bool = True,
 ) -> list[th.Tensor]:
     """
-    The logits before the first and after every adaptation; the parameters are those of :func:`adapt`.
+    Return the logits before the first and after each adaptation of :func:`adapt`.
 
     :param mdp: task or batch of tasks
-    :param meta_logits: phi
+    :param meta_logits: phi, shape (S, A) or (..., S, A)
     :param distance: name of the distance
-    :param reg_coef: lambda
-    :param n_adaptation_steps: K
-    :param sampling_term: whether to differentiate the values
+    :param reg_coef: lambda, > 0
+    :param n_adaptation_steps: K, at least 0
+    :param sampling_term: differentiate the values and the visitation too
     :return: K + 1 tables of shape (..., S, A); log-probabilities for the KL distances
     :raises ValueError: if an argument is out of range
     """
-    check_distance(distance)
-    check_reg_coef(reg_coef)
+    check_choice("distance", distance, DISTANCES)
+    check_positive("reg_coef", reg_coef)
     if n_adaptation_steps < 0:
         raise ValueError(f"n_adaptation_steps must be at least 0, got {n_adaptation_steps}")
     meta_logits = meta_logits.to(th.float64)
@@ -91,7 +93,7 @@ def lower_level_objective(
     mdp: FiniteMDP, meta_logits: th.Tensor, logits: th.Tensor, distance: str, reg_coef: float
 ) -> th.Tensor:
     r"""
-    :math:`F_\tau(\theta, \varphi)` of Eq. (A2) with exact expectations and the linear surrogate.
+    Compute :math:`F_\tau(\theta, \varphi)` of Eq. (A2) with exact expectations and the linear surrogate.
 
     :param mdp: task or batch of tasks
     :param meta_logits: phi, shape (..., S, A)

@@ -1,10 +1,9 @@
-r"""What BO-MRL is compared with in finite MDPs, exactly as well."""
-
-import math
+r"""Exact baselines of BO-MRL in finite MDPs: MAML, and one shared policy."""
 
 import numpy as np
 import torch as th
 
+from sb3_bomrl.checks import check_positive
 from sb3_bomrl.tabular.bomrl_exact import ExactMetaLearner
 from sb3_bomrl.tabular.mdp import FiniteMDP
 from sb3_bomrl.tabular.solvers import policy_value, state_visitation
@@ -12,7 +11,7 @@ from sb3_bomrl.tabular.solvers import policy_value, state_visitation
 
 def policy_gradient_step(mdp: FiniteMDP, logits: th.Tensor, step_size: float) -> th.Tensor:
     r"""
-    One exact policy-gradient step, :math:`\theta + \alpha \nabla J(\theta)`: MAML's adaptation.
+    Take an exact policy-gradient step :math:`\theta + \alpha \nabla J(\theta)`, MAML's adaptation.
 
     By the policy-gradient theorem :math:`\nabla_{s,a} J = \nu(s) \pi(a|s) A(s, a) / (1 - \gamma)`.
 
@@ -30,7 +29,7 @@ def policy_gradient_step(mdp: FiniteMDP, logits: th.Tensor, step_size: float) ->
 
 class MAMLExact(ExactMetaLearner):
     """
-    MAML with exact policy gradients, differentiated through the step (second-order).
+    MAML with exact policy gradients, differentiated through its steps (second-order).
 
     :param mdps: training tasks, a batch of shape (n_tasks,)
     :param inner_lr: step size alpha of the adaptation, > 0
@@ -51,8 +50,7 @@ class MAMLExact(ExactMetaLearner):
         meta_logits: th.Tensor | None = None,
     ) -> None:
         super().__init__(mdps, learning_rate, optimizer, n_adaptation_steps, meta_logits)
-        if not (math.isfinite(inner_lr) and inner_lr > 0):
-            raise ValueError(f"inner_lr must be positive and finite, got {inner_lr}")
+        check_positive("inner_lr", inner_lr)
         self.inner_lr = inner_lr
 
     def adaptation_path(self, mdps: FiniteMDP, n_adaptation_steps: int) -> list[th.Tensor]:
@@ -60,8 +58,8 @@ class MAMLExact(ExactMetaLearner):
         Take one policy-gradient step per adaptation.
 
         :param mdps: tasks to adapt to
-        :param n_adaptation_steps: number of steps
-        :return: one table more than steps, each of shape (n_tasks, S, A)
+        :param n_adaptation_steps: K
+        :return: K + 1 tables of shape (n_tasks, S, A)
         """
         path = [self.meta_logits.expand(*mdps.batch_shape, -1, -1)]
         for _ in range(n_adaptation_steps):
@@ -70,36 +68,33 @@ class MAMLExact(ExactMetaLearner):
 
 
 class SharedPolicyExact(ExactMetaLearner):
-    """The best single policy for all tasks, without adaptation: gradient ascent on the mean return."""
+    """One policy for all tasks, without adaptation, by ascent on the mean return."""
 
     def adaptation_path(self, mdps: FiniteMDP, n_adaptation_steps: int) -> list[th.Tensor]:
         """
-        The shared policy, whatever the task.
+        Return the shared policy's logits, which no adaptation changes.
 
         :param mdps: tasks
-        :param n_adaptation_steps: number of adaptations, none of which changes anything
-        :return: one table more than adaptations, each of shape (n_tasks, S, A)
+        :param n_adaptation_steps: K
+        :return: K + 1 equal tables of shape (n_tasks, S, A)
         """
         return [self.meta_logits.expand(*mdps.batch_shape, -1, -1)] * (n_adaptation_steps + 1)
 
 
-def mean_optimal_policy(
-    mdps: FiniteMDP, n_iterations: int = 500, n_starts: int = 4, learning_rate: float = 0.1, seed: int = 0
-) -> th.Tensor:
+def mean_optimal_policy(mdps: FiniteMDP, n_iterations: int = 500, n_starts: int = 4, seed: int = 0) -> th.Tensor:
     """
-    A policy of high mean return over the tasks without adaptation: the comparator of a single shared policy.
+    Search for the policy of the highest mean return over the tasks without adaptation.
 
-    The problem is not concave; the best of several ascents, from the uniform and from random policies, is taken.
+    The problem is not concave. The result is the best of several ascents, from the uniform and from random policies.
 
     :param mdps: tasks, a batch of shape (n_tasks,)
     :param n_iterations: Adam steps of each ascent
     :param n_starts: number of ascents
-    :param learning_rate: step size
     :param seed: seed of the random starts
     :return: probabilities, shape (S, A)
     """
     starts = [random_logits(mdps.n_states, mdps.n_actions, seed + index) for index in range(n_starts - 1)]
-    learners = [SharedPolicyExact(mdps, learning_rate, meta_logits=start) for start in [None, *starts]]
+    learners = [SharedPolicyExact(mdps, learning_rate=0.1, meta_logits=start) for start in [None, *starts]]
     for learner in learners:
         learner.learn(n_iterations)
     return max(learners, key=lambda learner: learner.meta_objective().item()).meta_policy
@@ -107,7 +102,7 @@ def mean_optimal_policy(
 
 def random_logits(n_states: int, n_actions: int, seed: int, scale: float = 1.0) -> th.Tensor:
     """
-    A random initialisation: independent normal logits.
+    Draw independent normal logits.
 
     :param n_states: S
     :param n_actions: A

@@ -5,18 +5,18 @@ BO-MRL in finite MDPs, exactly: Algorithm 1 with expectations in place of sample
 
     initialise the meta-logits phi
     repeat:
-        for every task: theta' = argmin F(theta, phi)      lower level, Eq. (A2), closed form or Newton
+        for each task: theta' = argmin F(theta, phi)       lower level, Eq. (A2), closed form or Newton
         objective = mean over tasks of J(pi_theta')        upper level, Eq. (A1), by linear solves
         phi = phi + step along d objective / d phi         hypergradient, Eq. (A3), by implicit differentiation
 """
 
-import math
 from abc import ABC, abstractmethod
 
 import torch as th
 
+from sb3_bomrl.checks import check_choice, check_positive
+from sb3_bomrl.core.distances import DISTANCES
 from sb3_bomrl.tabular.adaptation import adaptation_path
-from sb3_bomrl.tabular.distances import check_distance, check_reg_coef
 from sb3_bomrl.tabular.mdp import FiniteMDP
 from sb3_bomrl.tabular.solvers import expected_return
 
@@ -25,7 +25,7 @@ OPTIMIZERS = ("adam", "gradient_ascent")
 
 class ExactMetaLearner(ABC):
     """
-    Meta-training on exact values; a method is a way to adapt, given by ``adaptation_path``.
+    Meta-training on exact values; a subclass defines the adaptation by ``adaptation_path``.
 
     :param mdps: training tasks, a batch of shape (n_tasks,)
     :param learning_rate: step size of the outer level
@@ -45,12 +45,9 @@ class ExactMetaLearner(ABC):
     ) -> None:
         if len(mdps.batch_shape) != 1:
             raise ValueError(f"mdps must be a batch of tasks, shape (n_tasks,), got batch shape {mdps.batch_shape}")
-        if not (math.isfinite(learning_rate) and learning_rate > 0):
-            raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {optimizer!r}")
-        if n_adaptation_steps < 1:
-            raise ValueError(f"n_adaptation_steps must be at least 1, got {n_adaptation_steps}")
+        check_positive("learning_rate", learning_rate)
+        check_choice("optimizer", optimizer, OPTIMIZERS)
+        check_positive("n_adaptation_steps", n_adaptation_steps, integer=True)
         shape = (mdps.n_states, mdps.n_actions)
         start = th.zeros(shape, dtype=th.float64) if meta_logits is None else meta_logits.detach().to(th.float64)
         if start.shape != shape:
@@ -70,7 +67,7 @@ class ExactMetaLearner(ABC):
     @abstractmethod
     def adaptation_path(self, mdps: FiniteMDP, n_adaptation_steps: int) -> list[th.Tensor]:
         """
-        Logits before the first and after every adaptation of the meta-policy.
+        Return the logits before the first and after each adaptation of the meta-policy.
 
         :param mdps: tasks to adapt to
         :param n_adaptation_steps: K
@@ -78,13 +75,13 @@ class ExactMetaLearner(ABC):
         """
 
     def meta_objective(self) -> th.Tensor:
-        """Eq. (A1): mean return over the training tasks after adaptation, differentiable in ``self.meta_logits``."""
+        """Compute Eq. (A1), the mean return of the training tasks after adaptation, with its graph."""
         logits = self.adaptation_path(self.mdps, self.n_adaptation_steps)[-1]
         return expected_return(self.mdps, th.softmax(logits, dim=-1)).mean()
 
     def learn(self, n_iterations: int) -> "ExactMetaLearner":
         """
-        Take outer steps; ``history`` gets the objective and the norm of its gradient before each.
+        Take outer steps, and append the objective and its gradient's norm before each step to ``history``.
 
         :param n_iterations: number of outer steps
         :return: self
@@ -101,7 +98,7 @@ class ExactMetaLearner(ABC):
 
     def evaluate(self, mdps: FiniteMDP, n_adaptation_steps: int = 1) -> th.Tensor:
         """
-        Returns before the first and after every adaptation.
+        Compute the returns before the first and after each adaptation.
 
         :param mdps: tasks, e.g. held-out ones
         :param n_adaptation_steps: K
@@ -139,8 +136,8 @@ class BOMRLExact(ExactMetaLearner):
         meta_logits: th.Tensor | None = None,
     ) -> None:
         super().__init__(mdps, learning_rate, optimizer, n_adaptation_steps, meta_logits)
-        check_distance(distance)
-        check_reg_coef(reg_coef)
+        check_choice("distance", distance, DISTANCES)
+        check_positive("reg_coef", reg_coef)
         self.distance, self.reg_coef, self.sampling_term = distance, reg_coef, sampling_term
 
     def adaptation_path(self, mdps: FiniteMDP, n_adaptation_steps: int) -> list[th.Tensor]:

@@ -1,37 +1,14 @@
 """The distances of Alg(1), Alg(2) and Alg(3) between softmax tables."""
 
-import math
-
 import torch as th
 
+from sb3_bomrl.checks import check_choice
 from sb3_bomrl.core.distances import DISTANCES
-
-
-def check_distance(distance: str) -> None:
-    """
-    Validate a distance's name.
-
-    :param distance: name
-    :raises ValueError: if it is not one of ``DISTANCES``
-    """
-    if distance not in DISTANCES:
-        raise ValueError(f"distance must be one of {DISTANCES}, got {distance!r}")
-
-
-def check_reg_coef(reg_coef: float) -> None:
-    """
-    Validate the weight of the distance.
-
-    :param reg_coef: lambda
-    :raises ValueError: if it is not positive and finite
-    """
-    if not (math.isfinite(reg_coef) and reg_coef > 0):
-        raise ValueError(f"reg_coef must be positive and finite, got {reg_coef}")
 
 
 def kl_divergence(log_p: th.Tensor, log_q: th.Tensor) -> th.Tensor:
     r"""
-    :math:`KL(p \Vert q)` in every state, with 0 log 0 = 0, and infinity where q lacks an action of p.
+    Compute :math:`KL(p \Vert q)` in each state, with 0 log 0 = 0; infinite where q excludes an action of p.
 
     :param log_p: log-probabilities, shape (..., S, A); may be -inf
     :param log_q: log-probabilities, shape (..., S, A); may be -inf
@@ -40,22 +17,23 @@ def kl_divergence(log_p: th.Tensor, log_q: th.Tensor) -> th.Tensor:
     log_p, log_q = th.broadcast_tensors(log_p, log_q)
     absent = log_p == -th.inf
     ratio = th.where(absent, 0.0, log_p) - th.where(absent, 0.0, log_q)
-    # A probability that underflows to 0 must not hide that q lacks the action.
+    # A probability of p that underflows to 0 must not hide that q excludes the action.
     return th.where(ratio == th.inf, th.inf, log_p.exp() * ratio).sum(dim=-1)
 
 
 def state_distances(distance: str, base_logits: th.Tensor, logits: th.Tensor) -> th.Tensor:
     r"""
-    The distance of two softmax tables in every state, :math:`d^2_s(\varphi, \theta)`.
+    Compute the distance of two softmax tables in each state, :math:`d^2_s(\varphi, \theta)`.
 
-    For ``"parameter"`` this is the state's share of :math:`\Vert\theta - \varphi\Vert^2`.
+    For ``"parameter"`` it is the state's part of :math:`\Vert\theta - \varphi\Vert^2`.
 
     :param distance: ``"kl_meta_task"``, ``"kl_task_meta"`` or ``"parameter"``
     :param base_logits: phi, shape (..., S, A)
     :param logits: theta, shape (..., S, A)
     :return: shape (..., S)
+    :raises ValueError: for an unknown name
     """
-    check_distance(distance)
+    check_choice("distance", distance, DISTANCES)
     if distance == "parameter":
         return (logits - base_logits).square().sum(dim=-1)
     log_base, log_task = th.log_softmax(base_logits, dim=-1), th.log_softmax(logits, dim=-1)
@@ -66,13 +44,13 @@ def state_distances(distance: str, base_logits: th.Tensor, logits: th.Tensor) ->
 
 def expected_distance(distance: str, weights: th.Tensor, base_logits: th.Tensor, logits: th.Tensor) -> th.Tensor:
     r"""
-    :math:`D(\varphi, \theta)`: the mean over states for the KL distances, the sum over states for ``"parameter"``.
+    Compute :math:`D(\varphi, \theta)`, the mean of a KL distance over states, or the sum of ``"parameter"`` over them.
 
     :param distance: ``"kl_meta_task"``, ``"kl_task_meta"`` or ``"parameter"``
     :param weights: state distribution nu, shape (..., S); not used by ``"parameter"``
     :param base_logits: phi, shape (..., S, A)
     :param logits: theta, shape (..., S, A)
-    :return: shape (...); a state of weight 0 counts nothing, even where its distance is infinite
+    :return: shape (...); a state of weight 0 adds 0, even where its distance is infinite
     """
     distances = state_distances(distance, base_logits, logits)
     if distance == "parameter":

@@ -2,13 +2,15 @@ r"""
 The two Frozen Lake families as tables: hole layouts (high task variance) and penalty layouts (low task variance).
 
 A layout is a tuple of row strings of ``S`` (start), ``G`` (goal), ``F`` (frozen), ``H`` (hole) and ``P`` (penalty).
-Every step pays for the cell it ends in: +1 at the goal, -1 in a hole, ``penalty`` on a penalty cell. The goal and the
-holes absorb and keep paying. With a 6-step path and gamma 0.8 the optimum is :math:`\gamma^5 / (1 - \gamma) = 1.6384`.
+The reward of a step is that of the cell in which it ends: +1 at the goal, -1 in a hole, ``penalty`` on a penalty cell.
+The goal and the holes are absorbing, and every further step there has the same reward. With a path of 6 steps and
+gamma 0.8 the optimum is :math:`\gamma^5 / (1 - \gamma) = 1.6384`.
 """
 
 import numpy as np
 import torch as th
 
+from sb3_bomrl.checks import check_choice
 from sb3_bomrl.tabular.mdp import FiniteMDP
 
 Layout = tuple[str, ...]
@@ -18,7 +20,7 @@ LAKE_GAMMA = 0.8
 LAKE_PENALTY = -0.5
 FROZEN_PROBABILITY = 0.8
 FAMILIES = {"high_variance": "H", "low_variance": "P"}
-"""What marks the cells in which the layouts of a family differ."""
+"""Family -> the letter of its marked cells, in which the layouts differ."""
 
 _MOVES = ((0, -1), (1, 0), (0, 1), (-1, 0))
 """(row, column) steps of the actions left, down, right, up, numbered as in Gymnasium's FrozenLake."""
@@ -30,47 +32,40 @@ def sample_layouts(
     n_layouts: int,
     seed: int,
     size: int = LAKE_SIZE,
-    frozen_probability: float = FROZEN_PROBABILITY,
-    exclude: tuple[Layout, ...] = (),
 ) -> list[Layout]:
     """
-    Draw different layouts in which a path of frozen cells leads from the start, top left, to the goal, bottom right.
+    Draw different layouts with a path of frozen cells from the start, top left, to the goal, bottom right.
+
+    Each other cell is frozen with probability 0.8, and else marked.
 
     :param family: ``"high_variance"`` (marked cells are holes) or ``"low_variance"`` (marked cells cost a penalty)
-    :param n_layouts: number of layouts
+    :param n_layouts: number of layouts, at least 1
     :param seed: seed of the draw
-    :param size: side of the square map
-    :param frozen_probability: chance that a cell is frozen, in (0, 1)
-    :param exclude: layouts that must not be drawn, e.g. those of training
+    :param size: side of the square map, at least 2
     :return: ``n_layouts`` layouts, all different
-    :raises ValueError: if an argument is out of range, or so few layouts exist that the draw does not end
+    :raises ValueError: if an argument is out of range, or too few different layouts are found
     """
-    if family not in FAMILIES:
-        raise ValueError(f"family must be one of {sorted(FAMILIES)}, got {family!r}")
-    if not 0 < frozen_probability < 1:
-        raise ValueError(f"frozen_probability must lie in (0, 1), got {frozen_probability}")
+    check_choice("family", family, tuple(FAMILIES))
     if size < 2 or n_layouts < 1:
         raise ValueError(f"size must be at least 2 and n_layouts at least 1, got {size} and {n_layouts}")
     rng = np.random.default_rng(seed)
-    seen = set(exclude)
-    layouts: list[Layout] = []
+    layouts: dict[Layout, None] = {}
     for _ in range(1000 * n_layouts):
-        marked = rng.random((size, size)) >= frozen_probability
+        marked = rng.random((size, size)) >= FROZEN_PROBABILITY
         layout = _layout(marked, FAMILIES[family])
-        if layout not in seen and _has_path(layout):
-            seen.add(layout)
-            layouts.append(layout)
+        if layout not in layouts and _has_path(layout):
+            layouts[layout] = None
         if len(layouts) == n_layouts:
-            return layouts
+            return list(layouts)
     raise ValueError(
-        f"n_layouts={n_layouts} different maps of size {size} with frozen_probability={frozen_probability} were not "
-        "found in 1000 draws each: ask for fewer, or for larger maps"
+        f"n_layouts={n_layouts} different maps of size {size} were not found in 1000 draws each: "
+        "ask for fewer, or for larger maps"
     )
 
 
 def check_layout(layout: Layout) -> Layout:
     """
-    Validate a layout and return it as a tuple of strings.
+    Check a layout, and return it as a tuple of strings.
 
     :param layout: rows of one length; one ``S``, at least one ``G``, otherwise ``F``, ``H`` and ``P``
     :raises ValueError: if it is not a layout
@@ -86,7 +81,7 @@ def check_layout(layout: Layout) -> Layout:
 
 def move_table(layout: Layout) -> np.ndarray:
     """
-    Where each direction leads: the cell beyond, the same cell at the border, and no way out of holes and goals.
+    Return the cell to which each direction leads: the next one, or the same one at the border, in a hole or at a goal.
 
     :param layout: map, see the module's description
     :return: next state, shape (S, 4); states are numbered row by row
@@ -106,7 +101,7 @@ def move_table(layout: Layout) -> np.ndarray:
 
 def slip_table() -> np.ndarray:
     """
-    Directions that a slippery action may turn into, each with probability 1/3: itself and the two perpendicular ones.
+    Return the three directions of a slippery action, each of probability 1/3: its own and the two perpendicular ones.
 
     :return: directions, shape (4, 3)
     """
@@ -115,7 +110,7 @@ def slip_table() -> np.ndarray:
 
 def cell_rewards(layout: Layout, penalty: float = LAKE_PENALTY) -> np.ndarray:
     """
-    Reward of a step by the cell it ends in.
+    Return the reward of a step by the cell in which it ends.
 
     :param layout: map
     :param penalty: reward on penalty cells
@@ -127,9 +122,10 @@ def cell_rewards(layout: Layout, penalty: float = LAKE_PENALTY) -> np.ndarray:
 
 def start_state(layout: Layout) -> int:
     """
-    Number of the start cell.
+    Return the number of the start cell.
 
     :param layout: map
+    :return: state, cells numbered row by row
     """
     return "".join(layout).index("S")
 
@@ -138,11 +134,11 @@ def lake_mdp(
     layouts: list[Layout], gamma: float = LAKE_GAMMA, is_slippery: bool = False, penalty: float = LAKE_PENALTY
 ) -> FiniteMDP:
     """
-    The Frozen Lakes of some layouts as a batch of MDPs; episodes start at ``S`` and never end.
+    Return the Frozen Lakes of some layouts as a batch of MDPs, whose episodes start at ``S`` and never end.
 
     :param layouts: maps of one size
-    :param gamma: discount factor
-    :param is_slippery: whether a move goes astray as in Gymnasium's FrozenLake (1/3 each way but backwards)
+    :param gamma: discount factor in [0, 1)
+    :param is_slippery: move in each direction but backwards with probability 1/3, as in Gymnasium's FrozenLake
     :param penalty: reward on penalty cells
     :return: batch of shape (n_tasks,) with S cells and 4 actions
     """
@@ -165,7 +161,7 @@ def _layout(marked: np.ndarray, mark: str) -> Layout:
 
 
 def _has_path(layout: Layout) -> bool:
-    """Whether unmarked cells lead from the start to a goal."""
+    """Search for a path of unmarked cells from the start to a goal."""
     moves, cells = move_table(layout), "".join(layout)
     reached, frontier = {start_state(layout)}, [start_state(layout)]
     while frontier:

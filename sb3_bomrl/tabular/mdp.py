@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch as th
 
+from sb3_bomrl.checks import check_positive
+
 DEFAULT_GAMMA = 0.99
 _SUM_TOLERANCE = 1e-6
 
@@ -68,20 +70,23 @@ class FiniteMDP:
 
     def __getitem__(self, index: Any) -> "FiniteMDP":
         """
-        Select MDPs of the batch, or add batch axes (``mdp[None]``).
+        Select MDPs of the batch.
 
-        :param index: anything that indexes the batch axes of a tensor
+        :param index: any index of the batch axes of a tensor
+        :return: one MDP, or a batch
+        :raises ValueError: if this is a single MDP
         """
-        if not self.batch_shape and index is not None:
+        if not self.batch_shape:
             raise ValueError("this FiniteMDP is a single one: there is no batch axis to index")
         return FiniteMDP(self.transition[index], self.reward[index], self.initial[index], self.gamma)
 
     @classmethod
     def stack(cls, mdps: "list[FiniteMDP]") -> "FiniteMDP":
         """
-        Put MDPs of one size and one discount factor into a batch.
+        Join MDPs of one size and one discount factor to a batch.
 
         :param mdps: at least one MDP
+        :return: batch of shape (n_mdps,)
         :raises ValueError: if there is none, or sizes or discount factors differ
         """
         if not mdps:
@@ -99,23 +104,23 @@ class FiniteMDP:
         cls, n_states: int, n_actions: int, gamma: float, seed: int, n_tasks: int | None = None, branching: int = 3
     ) -> "FiniteMDP":
         """
-        A Garnet MDP: every (s, a) leads to ``branching`` random states with random probabilities.
+        Draw a Garnet MDP: each (s, a) leads to ``branching`` random states with random probabilities.
 
-        Rewards are standard normal, the first state's distribution is uniform on the simplex.
+        Rewards are standard normal, the distribution of the first state is uniform on the simplex.
 
         :param n_states: S
         :param n_actions: A
-        :param gamma: discount factor
+        :param gamma: discount factor in [0, 1)
         :param seed: seed of the draw
         :param n_tasks: size of the batch; None for a single MDP
         :param branching: number of successors of each (s, a), at most S
+        :return: one MDP, or a batch of shape (n_tasks,)
         :raises ValueError: if a size is less than 1
         """
         sizes = {"n_states": n_states, "n_actions": n_actions, "branching": branching}
         sizes["n_tasks"] = 1 if n_tasks is None else n_tasks
         for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+            check_positive(name, size, integer=True)
         rng = np.random.default_rng(seed)
         shape = () if n_tasks is None else (n_tasks,)
         rows = (*shape, n_states, n_actions)
@@ -129,13 +134,14 @@ class FiniteMDP:
     @classmethod
     def from_env(cls, env: Any, gamma: float | None = None) -> "FiniteMDP":
         """
-        Read a toy-text environment's tables: ``env.unwrapped.P`` and ``env.unwrapped.initial_state_distrib``.
+        Read the tables of a toy-text environment, ``env.unwrapped.P`` and ``env.unwrapped.initial_state_distrib``.
 
-        Where an episode ends in a state that does not pay 0 for ever by itself, one absorbing state that does is added
-        as the last state. Time limits are not part of the tables.
+        If episodes end in states that are not absorbing with reward 0, one state that is gets added as the last one,
+        and they end there. Time limits are not part of the tables.
 
         :param env: environment with those tables
-        :param gamma: discount factor; None for the environment's own ``gamma``, or 0.99 where it has none
+        :param gamma: discount factor; None for the environment's own ``gamma``, or 0.99 if it has none
+        :return: one MDP
         :raises ValueError: if the environment has no such tables
         """
         unwrapped = getattr(env, "unwrapped", env)
@@ -152,7 +158,7 @@ class FiniteMDP:
 
 
 def _read_table(table: TransitionTable) -> tuple[np.ndarray, np.ndarray]:
-    """Transition (S, A, S) and reward (S, A) of a toy-text table, with an end state added where it is needed."""
+    """Transition (S, A, S) and reward (S, A) of a toy-text table, with an end state if one is needed."""
     n_states, n_actions = len(table), len(table[0])
     at_rest = {
         state
@@ -181,7 +187,7 @@ def _check_finite(name: str, values: th.Tensor) -> None:
 
 
 def _check_distribution(name: str, probabilities: th.Tensor) -> None:
-    """Rows along the last axis must be distributions; the error names the first that is not."""
+    """Require distributions along the last axis; the error names the first row that is none."""
     _check_finite(name, probabilities)
     negative = (probabilities < 0).any(dim=-1)
     sums = probabilities.sum(dim=-1)

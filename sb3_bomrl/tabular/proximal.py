@@ -1,13 +1,13 @@
 r"""
 The exact lower level of Alg(3) for a softmax table, one state at a time.
 
-With :math:`D = \Vert\theta - \varphi\Vert^2` the states separate: each minimises
+With :math:`D = \Vert\theta - \varphi\Vert^2` the states are separate problems, in each of which one minimises
 
 .. math:: f(\theta) = -\kappa \langle Q, \mathrm{softmax}(\theta) \rangle + \Vert\theta - \varphi\Vert^2,
     \qquad \kappa = \nu(s) / \lambda.
 
-There is no closed form, and for a large :math:`\kappa` the problem is not convex. Newton's method with the absolute
-values of the curvatures and backtracking descends from :math:`\theta = \varphi` to a local minimum.
+There is no closed form, and for a large :math:`\kappa` the problem is not convex. Newton's method, with the absolute
+values of the curvatures and with backtracking, descends from :math:`\theta = \varphi` to a local minimum.
 """
 
 import torch as th
@@ -20,7 +20,7 @@ _ARMIJO = 1e-4
 
 def parameter_minimizer(meta_logits: th.Tensor, q_values: th.Tensor, strength: th.Tensor) -> th.Tensor:
     r"""
-    A local minimiser of f per state, no worse than the meta-logits, differentiable in all three arguments.
+    Compute a local minimiser of f in each state, no worse than the meta-logits, differentiable in all arguments.
 
     :param meta_logits: phi, shape (..., S, A)
     :param q_values: action values (advantages give the same), shape (..., S, A)
@@ -29,12 +29,12 @@ def parameter_minimizer(meta_logits: th.Tensor, q_values: th.Tensor, strength: t
     :raises RuntimeError: if that is not reached
     """
     meta_logits, q_values, strength = th.broadcast_tensors(meta_logits, q_values, strength.unsqueeze(-1))
-    # Only differences of Q matter; without its level there is less to cancel.
+    # Only differences of Q matter: without its level, fewer digits cancel.
     gains = strength * (q_values - q_values.detach().amax(dim=-1, keepdim=True))
     with th.no_grad():
         logits = _minimize(meta_logits.flatten(end_dim=-2), gains.flatten(end_dim=-2)).view(meta_logits.shape)
         curvature = _hessian(logits, gains)
-    # One Newton step at the solution moves it by rounding only and carries its first derivatives.
+    # At the solution, a Newton step changes the value by rounding only and has the solution's first derivatives.
     gradient = _gradient(logits, meta_logits, gains)
     return logits - th.linalg.solve(curvature, gradient.unsqueeze(-1)).squeeze(-1)
 
@@ -61,7 +61,7 @@ def _minimize(meta_logits: th.Tensor, gains: th.Tensor) -> th.Tensor:
 
 
 def _descent_direction(logits: th.Tensor, gains: th.Tensor, gradient: th.Tensor) -> th.Tensor:
-    """Newton's direction with every curvature replaced by its absolute value, so that it always descends."""
+    """Newton's direction with the absolute values of the curvatures, a direction of descent."""
     curvatures, axes = th.linalg.eigh(_hessian(logits, gains))
     size = curvatures.abs()
     size = size.maximum(1e-6 * size.amax(dim=-1, keepdim=True))
@@ -90,7 +90,7 @@ def _objective(logits: th.Tensor, meta_logits: th.Tensor, gains: th.Tensor) -> t
 
 
 def _centred_gains(logits: th.Tensor, gains: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-    """The policy p and p * (gains - <p, gains>), the gradient of <p, gains>."""
+    """Compute the policy p and p * (gains - <p, gains>), the gradient of <p, gains>."""
     policy = th.softmax(logits, dim=-1)
     return policy, policy * (gains - (policy * gains).sum(dim=-1, keepdim=True))
 

@@ -1,8 +1,7 @@
 r"""
-Exact solutions of finite MDPs by linear solves; everything is batched over leading axes and differentiable.
+Exact solutions of finite MDPs by linear solves, batched over leading axes and differentiable.
 
-Policies are tables of probabilities, shape (..., S, A), and may have batch axes that the MDP lacks, or lack some of
-its own: batch axes are broadcast.
+Policies are tables of probabilities, shape (..., S, A). Their batch axes and those of the MDP are broadcast.
 """
 
 import torch as th
@@ -15,7 +14,7 @@ _SUM_TOLERANCE = 1e-5
 
 def policy_value(mdp: FiniteMDP, policy: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     r"""
-    State and action values of a policy, :math:`V = (I - \gamma P^\pi)^{-1} r^\pi`.
+    Compute the values of a policy, :math:`V = (I - \gamma P^\pi)^{-1} r^\pi`.
 
     :param mdp: MDP or batch of MDPs
     :param policy: probabilities, shape (..., S, A)
@@ -31,7 +30,7 @@ def policy_value(mdp: FiniteMDP, policy: th.Tensor) -> tuple[th.Tensor, th.Tenso
 
 def action_values(mdp: FiniteMDP, values: th.Tensor) -> th.Tensor:
     r"""
-    One Bellman backup, :math:`Q(s, a) = r(s, a) + \gamma \sum_{s'} P(s' | s, a) V(s')`.
+    Compute a Bellman backup, :math:`Q(s, a) = r(s, a) + \gamma \sum_{s'} P(s' | s, a) V(s')`.
 
     :param mdp: MDP or batch of MDPs
     :param values: V, shape (..., S)
@@ -40,24 +39,22 @@ def action_values(mdp: FiniteMDP, values: th.Tensor) -> th.Tensor:
     return mdp.reward + mdp.gamma * (mdp.transition @ values[..., None, :, None]).squeeze(-1)
 
 
-def state_visitation(mdp: FiniteMDP, policy: th.Tensor, initial: th.Tensor | None = None) -> th.Tensor:
+def state_visitation(mdp: FiniteMDP, policy: th.Tensor) -> th.Tensor:
     r"""
-    Normalised discounted visitation, :math:`\nu(s) = (1 - \gamma) \sum_t \gamma^t \Pr(s_t = s)`.
+    Compute the discounted visitation, :math:`\nu(s) = (1 - \gamma) \sum_t \gamma^t \Pr(s_t = s)`.
 
     :param mdp: MDP or batch of MDPs
     :param policy: probabilities, shape (..., S, A)
-    :param initial: distribution of the first state, shape (..., S); None for the MDP's own
     :return: nu, shape (..., S); sums to 1
     """
     policy = _checked(mdp, policy)
     matrix = _bellman_matrix(mdp, policy).transpose(-1, -2)
-    start = mdp.initial if initial is None else initial
-    return (1 - mdp.gamma) * th.linalg.solve(matrix, start.expand(matrix.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+    return (1 - mdp.gamma) * th.linalg.solve(matrix, mdp.initial.expand(matrix.shape[:-1]).unsqueeze(-1)).squeeze(-1)
 
 
 def expected_return(mdp: FiniteMDP, policy: th.Tensor) -> th.Tensor:
     r"""
-    Discounted return :math:`J(\pi) = E_{s \sim \rho}[V^\pi(s)]`.
+    Compute the discounted return :math:`J(\pi) = E_{s \sim \rho}[V^\pi(s)]`.
 
     :param mdp: MDP or batch of MDPs
     :param policy: probabilities, shape (..., S, A)
@@ -68,7 +65,7 @@ def expected_return(mdp: FiniteMDP, policy: th.Tensor) -> th.Tensor:
 
 def transition_under(mdp: FiniteMDP, policy: th.Tensor) -> th.Tensor:
     r"""
-    State-to-state transition matrix :math:`P^\pi(s' | s)`.
+    Compute the transition matrix between states, :math:`P^\pi(s' | s)`.
 
     :param mdp: MDP or batch of MDPs
     :param policy: probabilities, shape (..., S, A)
@@ -79,9 +76,9 @@ def transition_under(mdp: FiniteMDP, policy: th.Tensor) -> th.Tensor:
 
 def optimal_policy(mdp: FiniteMDP) -> tuple[th.Tensor, th.Tensor]:
     """
-    A deterministic optimal policy and the optimal values, by policy iteration (finite, so exact).
+    Compute a deterministic optimal policy and the optimal values, by policy iteration.
 
-    Where several actions are optimal, one of them is taken.
+    If several actions of a state are optimal, the policy takes one of them.
 
     :param mdp: MDP or batch of MDPs
     :return: policy of shape (..., S, A), zeros and ones, and V of shape (..., S)
@@ -91,7 +88,7 @@ def optimal_policy(mdp: FiniteMDP) -> tuple[th.Tensor, th.Tensor]:
         policy = th.nn.functional.one_hot(actions, mdp.n_actions).to(th.float64)
         values, q_values = policy_value(mdp, policy)
         best, best_actions = q_values.max(dim=-1)
-        # Rounding must not make equally good actions take turns for ever.
+        # Without a tolerance, rounding could switch between equally good actions for ever.
         tolerance = _IMPROVEMENT_TOLERANCE * (1 + q_values.abs().amax(dim=(-1, -2))).unsqueeze(-1) / (1 - mdp.gamma)
         better = best > values + tolerance
         if not bool(better.any()):
@@ -106,7 +103,7 @@ def _bellman_matrix(mdp: FiniteMDP, policy: th.Tensor) -> th.Tensor:
 
 
 def _checked(mdp: FiniteMDP, policy: th.Tensor) -> th.Tensor:
-    """The policy in double precision, if it is one."""
+    """Require a policy, and return it in double precision."""
     if policy.shape[-2:] != mdp.reward.shape[-2:]:
         raise ValueError(
             f"policy must have shape (..., {mdp.n_states}, {mdp.n_actions}) (S, A), got {tuple(policy.shape)}"

@@ -1,15 +1,17 @@
 r"""
-Optimality gap of adapted policies and the bounds B1 to B4 on it, exactly, in finite MDPs.
+Exact optimality gaps of adapted policies in finite MDPs, and the bounds B1 to B4 on them.
 
-The proofs, in the notation of this file, are in ``docs/theory.md``. All bounds compare with each task's own optimum.
+The proofs are in ``docs/theory.md``, in the notation of this file. The optimum is each task's own.
 """
 
 from typing import TypedDict
 
 import torch as th
 
+from sb3_bomrl.checks import check_choice, check_positive
+from sb3_bomrl.core.distances import DISTANCES
 from sb3_bomrl.tabular.adaptation import adaptation_path, lower_level_objective
-from sb3_bomrl.tabular.distances import check_distance, check_reg_coef, expected_distance, state_distances
+from sb3_bomrl.tabular.distances import expected_distance, state_distances
 from sb3_bomrl.tabular.mdp import FiniteMDP
 from sb3_bomrl.tabular.solvers import expected_return, optimal_policy, policy_value, state_visitation, transition_under
 from sb3_bomrl.theory.comparators import N_OPTIMAL_FAMILY, comparators
@@ -21,7 +23,7 @@ class Bounds(TypedDict):
     """
     Upper bounds on :math:`J^* - J(\\pi_K)`, each of shape (...); infinite where a bound says nothing.
 
-    ``paper`` is the value of B4, and whether the condition under which it is a bound holds.
+    ``paper`` is the value of B4, and a flag: it is a bound if the flag is set.
     """
 
     B1: th.Tensor
@@ -31,11 +33,7 @@ class Bounds(TypedDict):
 
 
 class _Step:
-    """
-    An adaptation, or several, from logits phi to theta', with the comparators (log-probabilities, the first axis).
-
-    ``shortfall`` is J* - J(comparator), what a comparator that is not optimal adds to a bound.
-    """
+    """Logits before and after adaptation, the comparators (first axis), and their gaps J* - J(comparator)."""
 
     def __init__(self, mdp: FiniteMDP, base: th.Tensor, adapted: th.Tensor) -> None:
         self.base, self.adapted = base, adapted
@@ -47,7 +45,7 @@ class _Step:
 
 def optimality_gap(mdp: FiniteMDP, policy: th.Tensor) -> th.Tensor:
     r"""
-    :math:`J^* - J(\pi)`, at least 0.
+    Compute :math:`J^* - J(\pi)`, at least 0.
 
     :param mdp: task or batch of tasks
     :param policy: probabilities, shape (..., S, A)
@@ -61,14 +59,34 @@ def bounds(
     mdp: FiniteMDP, meta_policy: th.Tensor, distance: str, reg_coef: float, n_adaptation_steps: int = 1
 ) -> Bounds:
     r"""
-    Bounds on :math:`J^* - J(\pi_K)` after K exact adaptations of a meta-policy.
+    Compute bounds on :math:`J^* - J(\pi_K)` after K exact adaptations of a meta-policy.
 
-    - ``"B1"``, Alg(1) and Alg(2): from the last adaptation, with the best comparator of the family
-    - ``"B2"``, Alg(2): from all K adaptations and the distance of a comparator from the meta-policy
-    - ``"B3"``, every distance: from the last adaptation, with the exact error of the surrogate
-    - ``"paper"``: B4, from the last adaptation, with the flag whether its condition holds
+    Each bound is the smallest over the comparators :math:`\bar\pi`. :math:`\pi_0` is the meta-policy, :math:`\pi_k` the
+    policy after k adaptations. For Alg(3) the logits of :math:`\pi_0` are its log-probabilities.
 
-    For Alg(3) the logits of the meta-policy are its log-probabilities; the level of a state's logits changes nothing.
+    - ``"B1"``, Alg(1) and Alg(2):
+
+      .. math:: J^* - J(\bar\pi) + \gamma E_{\rho P^{\bar\pi}}[V^{\bar\pi} - V^{\pi_{K-1}}]
+          + \lambda E_\rho[d^2(\pi_{K-1}, \bar\pi) - d^2(\pi_{K-1}, \pi_K)]
+
+    - ``"B2"``, Alg(2):
+
+      .. math:: J^* - J(\bar\pi) + \frac{\lambda E_{\bar\nu}[KL(\bar\pi \Vert \pi_0)]
+          + E_{\bar\nu}[V^{\pi_K} - V^{\pi_0}]}{K (1 - \gamma)}
+
+    - ``"B3"``, every distance:
+
+      .. math:: J^* - J(\bar\pi) + \frac{\lambda [D(\pi_{K-1}, \bar\pi) - D(\pi_{K-1}, \pi_K)] + \epsilon}{1 - \gamma}
+          + e(\bar\pi) - e(\pi_K), \quad \epsilon = \max(0, \lambda [F(\pi_K) - F(\bar\pi)])
+
+      with the error e of :func:`surrogate_error`.
+    - ``"paper"``, every distance: B4, over the comparators that are made from optimal policies,
+
+      .. math:: J^* - J(\bar\pi) + \lambda \frac{1 + \gamma}{1 - \gamma} D(\pi_{K-1}, \bar\pi)
+
+      and its flag. It is a bound if :math:`\epsilon = 0` and, for :math:`\pi = \pi_K` and :math:`\pi = \bar\pi`,
+
+      .. math:: |e(\pi)| \le \frac{\gamma \lambda}{1 - \gamma} D(\pi_{K-1}, \pi).
 
     :param mdp: task or batch of tasks
     :param meta_policy: probabilities, shape (S, A) or (..., S, A), all positive
@@ -78,8 +96,7 @@ def bounds(
     :return: bounds of shape (...)
     :raises ValueError: if an argument is out of range
     """
-    if n_adaptation_steps < 1:
-        raise ValueError(f"n_adaptation_steps must be at least 1, got {n_adaptation_steps}")
+    check_positive("n_adaptation_steps", n_adaptation_steps, integer=True)
     if not bool((meta_policy > 0).all()):
         raise ValueError(f"meta_policy must be positive everywhere, got minimum {meta_policy.min().item():g}")
     with th.no_grad():
@@ -102,14 +119,14 @@ def expected_bounds(
     mdps: FiniteMDP, meta_policy: th.Tensor, distance: str, reg_coef: float, n_adaptation_steps: int = 1
 ) -> Bounds:
     r"""
-    Bounds on the expected optimality gap :math:`E_\tau[J^*_\tau - J_\tau(\pi_K)]`: the means of :func:`bounds`.
+    Compute bounds on the expected optimality gap :math:`E_\tau[J^*_\tau - J_\tau(\pi_K)]`, the means of :func:`bounds`.
 
     :param mdps: batch of tasks
     :param meta_policy: probabilities, shape (S, A) or (n_tasks, S, A), all positive
     :param distance: ``"kl_meta_task"``, ``"kl_task_meta"`` or ``"parameter"``
     :param reg_coef: lambda, > 0
     :param n_adaptation_steps: K, at least 1
-    :return: scalars; B4 is a bound on the mean if its condition holds for every task
+    :return: scalars; B4 is a bound on the mean if its condition holds for each task
     :raises ValueError: if an argument is out of range
     """
     per_task = bounds(mdps, meta_policy, distance, reg_coef, n_adaptation_steps)
@@ -126,32 +143,27 @@ def adaptation_certificate(
     mdp: FiniteMDP, meta_logits: th.Tensor, adapted_logits: th.Tensor, distance: str, reg_coef: float
 ) -> tuple[th.Tensor, tuple[th.Tensor, th.Tensor]]:
     r"""
-    B3 and B4 on :math:`J^* - J(\pi')` for a policy that was adapted in any way: to samples, in a few steps, exactly.
+    Compute B3 and B4 on :math:`J^* - J(\pi')` for a policy that was adapted in any way, e.g. to samples.
 
-    How much the adaptation misses of the exact lower level is part of B3 and of the condition of B4.
+    B3 and the condition of B4 contain the distance of the adapted policy's lower level from the exact minimum.
 
     :param mdp: task or batch of tasks
     :param meta_logits: phi, shape (S, A) or (..., S, A)
     :param adapted_logits: theta', shape (..., S, A)
     :param distance: ``"kl_meta_task"``, ``"kl_task_meta"`` or ``"parameter"``
     :param reg_coef: lambda, > 0
-    :return: B3, shape (...); the value of B4, shape (...), and whether the condition under which it is a bound holds
+    :return: B3, shape (...); the value of B4, shape (...), and the flag: it is a bound if the flag is set
     :raises ValueError: if an argument is out of range
     """
-    check_distance(distance)
-    check_reg_coef(reg_coef)
+    check_choice("distance", distance, DISTANCES)
+    check_positive("reg_coef", reg_coef)
     with th.no_grad():
         last = _Step(mdp, meta_logits.to(th.float64), adapted_logits.to(th.float64))
         return _surrogate_bounds(mdp, last, distance, reg_coef)
 
 
 def _one_step_bound(mdp: FiniteMDP, last: _Step, distance: str, reg_coef: float) -> th.Tensor:
-    r"""
-    B1 for the best comparator:
-
-    .. math:: J^* - J(\bar\pi) + \gamma E_{\rho P^{\bar\pi}}[V^{\bar\pi} - V^\varphi]
-        + \lambda E_\rho[d^2(\varphi, \bar\pi) - d^2(\varphi, \pi')].
-    """
+    """B1 for the best comparator."""
     base_values, _ = policy_value(mdp, th.softmax(last.base, dim=-1))
     family = last.comparators
     values, _ = policy_value(mdp, family)
@@ -163,12 +175,7 @@ def _one_step_bound(mdp: FiniteMDP, last: _Step, distance: str, reg_coef: float)
 
 
 def _mirror_descent_bound(mdp: FiniteMDP, all_steps: _Step, reg_coef: float, n_steps: int) -> th.Tensor:
-    r"""
-    B2 for the best comparator:
-
-    .. math:: J^* - J(\bar\pi) + \frac{\lambda E_{\bar\nu}[KL(\bar\pi \Vert \pi_\varphi)]
-        + E_{\bar\nu}[V^{\pi_K} - V^\varphi]}{K (1 - \gamma)}.
-    """
+    """B2 for the best comparator."""
     visitation = state_visitation(mdp, all_steps.comparators)
     divergence = expected_distance("kl_task_meta", visitation, all_steps.base, all_steps.log_comparators)
     first, _ = policy_value(mdp, th.softmax(all_steps.base, dim=-1))
@@ -180,13 +187,7 @@ def _mirror_descent_bound(mdp: FiniteMDP, all_steps: _Step, reg_coef: float, n_s
 def _surrogate_bounds(
     mdp: FiniteMDP, last: _Step, distance: str, reg_coef: float
 ) -> tuple[th.Tensor, tuple[th.Tensor, th.Tensor]]:
-    r"""
-    B3 for the best comparator; B4 for the best one made from optimal policies, as in the paper, and its condition:
-
-    .. math:: J^* - J(\bar\pi) + \frac{\lambda [D(\varphi, \bar\pi) - D(\varphi, \pi')] + \epsilon}{1 - \gamma}
-        + e(\bar\pi) - e(\pi'), \qquad
-        J^* - J(\bar\pi) + \lambda \frac{1 + \gamma}{1 - \gamma} D(\varphi, \bar\pi).
-    """
+    """B3 for the best comparator; B4 for the best one that is made from optimal policies, and its flag."""
     visitation = state_visitation(mdp, th.softmax(last.base, dim=-1))
     family = _comparator_logits(last, distance)
     needed = expected_distance(distance, visitation, last.base, family)
@@ -207,6 +208,7 @@ def _surrogate_bounds(
 
 def surrogate_error(mdp: FiniteMDP, base_logits: th.Tensor, policy: th.Tensor) -> th.Tensor:
     r"""
+    Compute the error of the linear surrogate,
     :math:`e(\pi) = J(\pi) - J(\varphi) - E_{\nu^\varphi}\langle A^\varphi, \pi \rangle / (1 - \gamma)`.
 
     :param mdp: task or batch of tasks
@@ -222,7 +224,7 @@ def surrogate_error(mdp: FiniteMDP, base_logits: th.Tensor, policy: th.Tensor) -
 
 
 def _comparator_logits(last: _Step, distance: str) -> th.Tensor:
-    """Parameters of the comparators; for Alg(3), of all that give the same policy, those closest to the meta-logits."""
+    """Logits of the comparators; for Alg(3), those closest to the meta-logits among all of the same policy."""
     if distance != "parameter":
         return last.log_comparators
     level = (last.base - last.log_comparators).mean(dim=-1, keepdim=True)
@@ -235,7 +237,7 @@ def _at_most(left: th.Tensor, right: th.Tensor | float) -> th.Tensor:
 
 
 def _smallest_that_holds(values: th.Tensor, holds: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-    """The smallest value over the comparators (first axis) for which the condition holds; else the smallest of all."""
+    """Find the smallest value (first axis) whose condition holds, or the smallest of all if none does."""
     any_holds = holds.any(dim=0)
     valid = th.where(holds, values, th.inf).amin(dim=0)
     return th.where(any_holds, valid, values.amin(dim=0)), any_holds

@@ -1,9 +1,9 @@
 r"""
 Comparators: near-optimal policies that have a finite distance from the meta-policy.
 
-The bounds hold for every comparator. :math:`KL(\pi_\varphi \Vert \pi^*)` is infinite for a deterministic optimum, and a
-task may have several optima of which most are far from the meta-policy; so many comparators are tried and the smallest
-bound is kept.
+The bounds hold for every comparator, and the smallest one is kept. Several are tried, because
+:math:`KL(\pi_\varphi \Vert \pi^*)` is infinite for a deterministic optimum, and most of a task's optima may be far from
+the meta-policy.
 """
 
 import torch as th
@@ -18,20 +18,26 @@ MIXTURES = tuple(float(e) for e in th.logspace(-6, -0.3, 8, dtype=th.float64))
 """Weights of the uniform policy in mixtures with the optimum."""
 
 N_OPTIMAL_FAMILY = 2 + len(MIXTURES) + len(TEMPERATURES)
-"""So many comparators, the first ones, are made from optimal policies and Q*; the others lean to the meta-policy."""
+"""Number of comparators that are made from optimal policies and Q*, the first ones."""
 
 _TIE_TOLERANCE = 1e-9
 
 
 def comparators(mdp: FiniteMDP, base_logits: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     r"""
-    In this order: the optimum; the meta-policy on the optimal actions alone, of all optimal policies the one of
-    smallest :math:`KL(\pi \Vert \pi_\varphi)`; :math:`(1 - \epsilon) \pi^* + \epsilon` uniform;
-    :math:`\mathrm{softmax}(Q^* / T)`; :math:`\pi_\varphi \exp(Q^* / T)`, normalised; and :math:`\pi_\varphi`.
+    Return a task's comparators, in this order:
+
+    - the optimum;
+    - the meta-policy restricted to the optimal actions: the optimal policy of smallest
+      :math:`KL(\pi \Vert \pi_\varphi)`;
+    - :math:`(1 - \epsilon) \pi^* + \epsilon / A`, mixtures with the uniform policy;
+    - :math:`\mathrm{softmax}(Q^* / T)`;
+    - :math:`\pi_\varphi \exp(Q^* / T)`, normalised;
+    - :math:`\pi_\varphi`.
 
     :param mdp: task or batch of tasks
-    :param base_logits: logits of the policy from which distances are measured, shape (S, A) or (..., S, A)
-    :return: log-probabilities, shape (n_comparators, ..., S, A), -inf where no probability is; and the optimal values,
+    :param base_logits: logits of the meta-policy, shape (S, A) or (..., S, A)
+    :return: log-probabilities, shape (n_comparators, ..., S, A), -inf for a probability of 0; and the optimal values,
         shape (..., S)
     """
     optimum, values = optimal_policy(mdp)

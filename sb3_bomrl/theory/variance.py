@@ -3,7 +3,7 @@ Task variance: how far the tasks' optimal policies are from one policy.
 
 .. math:: E_\tau E_{s \sim \nu^*_\tau}[KL(\pi^*_\tau \Vert \pi_\varphi)]
 
-Where a task has several optimal policies, the one that :func:`~sb3_bomrl.tabular.optimal_policy` finds is taken.
+If a task has several optimal policies, it is the one that :func:`~sb3_bomrl.tabular.optimal_policy` returns.
 """
 
 import torch as th
@@ -15,11 +15,11 @@ from sb3_bomrl.tabular.solvers import optimal_policy, state_visitation
 
 def task_variance(mdps: FiniteMDP, meta_policy: th.Tensor) -> th.Tensor:
     """
-    Task variance around a meta-policy, the mean over tasks.
+    Compute the task variance around a meta-policy, the mean over tasks.
 
     :param mdps: batch of tasks
     :param meta_policy: probabilities, shape (S, A) or (n_tasks, S, A)
-    :return: nats, scalar; infinite if the meta-policy never takes an action that some optimum needs
+    :return: nats, scalar; infinite if the meta-policy excludes an action of some optimum
     """
     optimum, _ = optimal_policy(mdps)
     visitation = state_visitation(mdps, optimum)
@@ -29,14 +29,14 @@ def task_variance(mdps: FiniteMDP, meta_policy: th.Tensor) -> th.Tensor:
 
 def variance_minimizing_policy(mdps: FiniteMDP) -> th.Tensor:
     r"""
-    The shared policy around which the task variance is smallest, a property of the tasks alone.
+    Compute the policy around which the task variance is smallest.
 
-    In every state it is the mean of the optima, weighted by how often they are there,
-    :math:`\pi(a | s) \propto \sum_\tau \nu^*_\tau(s) \pi^*_\tau(a | s)`: a cross-entropy is smallest at the
+    In each state it is the mean of the optima, weighted by their visitation,
+    :math:`\pi(a | s) \propto \sum_\tau \nu^*_\tau(s) \pi^*_\tau(a | s)`, since a cross-entropy is smallest at the
     distribution itself.
 
     :param mdps: batch of tasks, shape (n_tasks,)
-    :return: probabilities, shape (S, A); uniform in states where no optimum ever is
+    :return: probabilities, shape (S, A); uniform in states that no optimum visits
     """
     optimum, _ = optimal_policy(mdps)
     visits = state_visitation(mdps, optimum).clamp_min(0.0).unsqueeze(-1) * optimum

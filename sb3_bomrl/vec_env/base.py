@@ -3,7 +3,7 @@
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -13,7 +13,8 @@ from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from sb3_bomrl.envs.tasks import TaskDistribution, check_horizon
+from sb3_bomrl.checks import check_choice, check_positive
+from sb3_bomrl.envs.tasks import TaskDistribution
 from sb3_bomrl.types import Task
 from sb3_bomrl.vec_env.env_view import EnvView
 
@@ -22,9 +23,9 @@ _logger = logging.getLogger("sb3_bomrl")
 Ids = npt.NDArray[np.intp]
 
 
-class ArrayStep:
+class ArrayStep(NamedTuple):
     """
-    What one step of the whole batch returns.
+    Arrays of one step of the whole batch.
 
     :param obs: observations after the step, before any reset, (n_envs, \\*shape)
     :param rewards: (n_envs,)
@@ -32,24 +33,18 @@ class ArrayStep:
     :param diverged: (n_envs,), true where the simulation broke down; ``None`` if it cannot
     """
 
-    __slots__ = ("diverged", "obs", "rewards", "terminated")
-
-    def __init__(
-        self,
-        obs: npt.NDArray,
-        rewards: npt.NDArray,
-        terminated: npt.NDArray[np.bool_] | None = None,
-        diverged: npt.NDArray[np.bool_] | None = None,
-    ) -> None:
-        self.obs, self.rewards, self.terminated, self.diverged = obs, rewards, terminated, diverged
+    obs: npt.NDArray
+    rewards: npt.NDArray
+    terminated: npt.NDArray[np.bool_] | None = None
+    diverged: npt.NDArray[np.bool_] | None = None
 
 
 class BatchTaskVecEnv(VecEnv):
     """
     Base class of the fast vectorised environments, each environment with its own task.
 
-    It keeps the ``VecEnv`` contract: seeds, automatic resets, ``terminal_observation`` and ``TimeLimit.truncated``,
-    ``env_method`` and ``get_attr``, tasks. A family supplies array functions:
+    It implements the ``VecEnv`` contract: seeds, automatic resets, ``terminal_observation``, ``TimeLimit.truncated``,
+    ``env_method`` and ``get_attr``, and tasks. A family supplies array functions:
 
     - :meth:`reset_rows` starts new episodes in some rows,
     - :meth:`step_rows` steps all rows,
@@ -83,13 +78,12 @@ class BatchTaskVecEnv(VecEnv):
         render_mode: str | None = None,
         spec: EnvSpec | None = None,
     ) -> None:
-        if isinstance(n_envs, bool) or not isinstance(n_envs, (int, np.integer)) or n_envs < 1:
-            raise ValueError(f"n_envs must be an integer of at least 1, got {n_envs!r}")
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode must be None or 'rgb_array' in a batch, got {render_mode!r}")
+        check_positive("n_envs", n_envs, integer=True)
+        check_positive("horizon", horizon, integer=True)
+        check_choice("render_mode", render_mode, (None, "rgb_array"))
         self.num_envs = int(n_envs)
         self.observation_space, self.action_space = observation_space, action_space
-        self.horizon = check_horizon(horizon)
+        self.horizon = int(horizon)
         self.env_render_mode = render_mode
         self.spec = spec
         self.task_distribution = task_distribution
@@ -103,7 +97,7 @@ class BatchTaskVecEnv(VecEnv):
         self._is_reset = False
         super().__init__(self.num_envs, observation_space, action_space)
         self.allocate_rows()
-        self.apply_tasks(self._all_ids, self._tasks)
+        self.apply_tasks(self._all_ids[None], [task_distribution.default])
 
     # ------------------------------------------------------------------ what a family supplies
     def allocate_rows(self) -> None:
@@ -132,63 +126,62 @@ class BatchTaskVecEnv(VecEnv):
         """
         Write tasks into the family's arrays.
 
-        :param ids: rows, in any order
-        :param tasks: one per row, in canonical form
+        :param ids: rows of each task, (n_tasks, n_repeats), in any order
+        :param tasks: n_tasks of them, in canonical form
         """
 
     def info_columns(self) -> dict[str, npt.NDArray]:
         """
-        :return: arrays of the last step, (n_envs,), for the infos of episodes that end
+        Return arrays of the last step for the infos of episodes that end.
+
+        :return: (n_envs,) each, by name
         """
         return {}
 
     def reset_info(self, index: int) -> dict[str, Any]:
         """
-        :return: what the info of a reset holds besides the task
+        Return the info of a reset, without the task.
+
+        :param index: the row
         """
         return {}
 
     def render_row(self, index: int) -> npt.NDArray[np.uint8]:
         """
-        :return: an image of one row
+        Return an image of one row.
+
+        :param index: the row
         """
         raise NotImplementedError(f"{type(self).__name__} cannot render")
 
     # ------------------------------------------------------------------ tasks
-    def set_tasks(self, tasks: Sequence[Task], indices: Iterable[int] | None = None) -> None:
+    def set_tasks(self, tasks: Sequence[Task], n_repeats: int = 1, indices: Iterable[int] | None = None) -> None:
         """
         Give environments their tasks, all at once and with immediate effect.
 
-        :param tasks: one per environment
-        :param indices: which environments, ``None`` for all
-        :raises ValueError: if their number differs from that of the environments, or one is not a task
+        :param tasks: each one is for ``n_repeats`` neighbouring environments
+        :param n_repeats: environments per task
+        :param indices: the environments, in the order of the tasks; ``None`` for all
+        :raises ValueError: if tasks and environments do not match in number, or one is not a task of the family
         """
         ids = self._all_ids if indices is None else np.asarray(list(indices), dtype=np.intp)
-        if len(tasks) != len(ids):
-            raise ValueError(f"tasks must hold one task per environment, {len(ids)}, got {len(tasks)}")
-        checked = self._check_tasks(tasks)
-        for i, task in zip(ids, checked, strict=True):
-            self._tasks[i] = task
-        self.apply_tasks(ids, checked)
-
-    def _check_tasks(self, tasks: Sequence[Task]) -> list[Task]:
-        """Check every task, but runs of one and the same object, as a meta-batch has them, only once."""
-        checked: list[Task] = []
-        for i, task in enumerate(tasks):
-            repeated = i > 0 and task is tasks[i - 1]
-            checked.append(checked[-1] if repeated else self.task_distribution.check(task))
-        return checked
+        if len(tasks) * n_repeats != len(ids):
+            raise ValueError(
+                f"len(tasks) * n_repeats must be the number of environments, {len(ids)}, got {len(tasks)} * {n_repeats}"
+            )
+        checked = [self.task_distribution.check(task) for task in tasks]
+        rows = ids.reshape(len(checked), n_repeats)
+        for task, own in zip(checked, rows.tolist(), strict=True):
+            for i in own:
+                self._tasks[i] = task
+        self.apply_tasks(rows, checked)
 
     def get_tasks(self) -> list[Task]:
-        """
-        :return: the task of every environment
-        """
+        """Return the task of every environment."""
         return list(self._tasks)
 
     def get_task(self, index: int) -> Task:
-        """
-        :return: the task of one environment
-        """
+        """Return the task of one environment."""
         return self._tasks[index]
 
     # ------------------------------------------------------------------ VecEnv
@@ -245,7 +238,7 @@ class BatchTaskVecEnv(VecEnv):
     def _finish(
         self, ids: Ids, result: ArrayStep, truncated: npt.NDArray[np.bool_], infos: list[dict[str, Any]]
     ) -> None:
-        """Complete the infos of the episodes that ended, and start the next ones in place."""
+        """Complete the infos of the episodes that ended, and start the next ones in ``result.obs``."""
         columns = {name: column[ids].tolist() for name, column in self.info_columns().items()}
         for k, i in enumerate(ids):
             info = infos[i]
@@ -263,7 +256,7 @@ class BatchTaskVecEnv(VecEnv):
             self.reset_infos[i] = {"task": self._tasks[i], **self.reset_info(int(i))}
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Read an attribute of the environments, see :class:`~sb3_bomrl.vec_env.env_view.EnvView`."""
@@ -281,15 +274,18 @@ class BatchTaskVecEnv(VecEnv):
         return [getattr(self.views[i], method_name)(*method_args, **kwargs) for i in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """No environment of a batch is wrapped."""
+        """Return ``False`` for each: no environment of a batch is wrapped."""
         return [False for _ in self._get_indices(indices)]
 
     def render_one(self, index: int) -> npt.NDArray[np.uint8] | None:
         """
-        :return: an image of one environment, ``None`` unless the render mode is ``"rgb_array"``
+        Return an image of one environment.
+
+        :param index: the environment
+        :return: (height, width, 3); ``None`` unless the render mode is ``"rgb_array"``
         """
         return self.render_row(index) if self.env_render_mode == "rgb_array" else None
 
     def get_images(self) -> Sequence[npt.NDArray[np.uint8] | None]:
-        """Images of all environments."""
+        """Return images of all environments."""
         return [self.render_one(i) for i in range(self.num_envs)]

@@ -1,30 +1,51 @@
-"""One environment of a batch, as ``env_method`` and ``get_attr`` see it."""
+"""One environment of a batch, for ``env_method`` and ``get_attr``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
-from sb3_bomrl.envs.tasks import TaskStream, check_n_tasks
+from sb3_bomrl.checks import check_positive
+from sb3_bomrl.envs.tasks import TaskDistribution, TaskStream
 from sb3_bomrl.types import Task
 
-if TYPE_CHECKING:
-    from sb3_bomrl.vec_env.base import BatchTaskVecEnv
+
+class Batch(Protocol):
+    """The parts of a batch that its environments show."""
+
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    metadata: dict[str, Any]
+    spec: EnvSpec | None
+    horizon: int
+    env_render_mode: str | None
+    task_distribution: TaskDistribution
+
+    def set_tasks(self, tasks: list[Task], n_repeats: int = 1, indices: list[int] | None = None) -> None:
+        """Give environments their tasks."""
+
+    def get_task(self, index: int) -> Task:
+        """Return the task of one environment."""
+
+    def render_one(self, index: int) -> Any:
+        """Return an image of one environment."""
 
 
 class EnvView:
     """
     The methods and attributes of one environment of a :class:`~sb3_bomrl.vec_env.base.BatchTaskVecEnv`.
 
-    It has what a :class:`~sb3_bomrl.envs.base.TaskEnv` has, except ``reset`` and ``step``, which a batch does for
-    all of its environments. Other attributes can be set on it and are read back.
+    They are those of a :class:`~sb3_bomrl.envs.base.TaskEnv`, except ``reset`` and ``step``, which a batch does for
+    all of its environments at once. Other attributes can be set and read.
 
     :param venv: the batch
     :param index: which of its environments
     """
 
-    def __init__(self, venv: BatchTaskVecEnv, index: int) -> None:
+    def __init__(self, venv: Batch, index: int) -> None:
         self._venv = venv
         self._index = index
         self.task_stream = TaskStream()
@@ -36,19 +57,20 @@ class EnvView:
         self._venv.set_tasks([task], indices=[self._index])
 
     def get_task(self) -> Task:
-        """The task of this environment."""
+        """Return the task of this environment."""
         return self._venv.get_task(self._index)
 
     def sample_tasks(self, n_tasks: int) -> list[Task]:
         """Draw tasks from this environment's task generator."""
-        return self._venv.task_distribution.sample(self.task_stream.rng, check_n_tasks(n_tasks))
+        check_positive("n_tasks", n_tasks, integer=True)
+        return self._venv.task_distribution.sample(self.task_stream.rng, n_tasks)
 
     def seed_tasks(self, seed: int | None) -> None:
         """Seed this environment's task generator."""
         self.task_stream.seed(seed)
 
     def render(self) -> Any:
-        """An image of this environment."""
+        """Return an image of this environment."""
         return self._venv.render_one(self._index)
 
     @property
@@ -69,7 +91,11 @@ class EnvView:
         return self._np_random
 
     def on_reset(self, seed: int | None) -> None:
-        """Take the seed of a reset, as ``reset(seed=...)`` of a single environment does."""
+        """
+        Take the seed of a reset, as ``reset(seed=...)`` of a single environment does.
+
+        :param seed: a non-negative integer, or ``None`` to go on with the present generators
+        """
         if seed is not None:
             self._seed, self._np_random = seed, None
         self.task_stream.on_reset(seed)
@@ -107,7 +133,7 @@ class EnvView:
 
 def new_generator(seed: int | None) -> np.random.Generator:
     """
-    The generator that Gymnasium's ``reset(seed=seed)`` makes.
+    Make the generator that Gymnasium's ``reset(seed=seed)`` makes.
 
     :param seed: a non-negative integer, or ``None`` for a random seed
     """

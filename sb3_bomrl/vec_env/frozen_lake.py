@@ -50,15 +50,16 @@ class FrozenLakeVecEnv(BatchTaskVecEnv):
         spec: EnvSpec | None = None,
     ) -> None:
         tasks = LakeTasks(family, n_train_tasks, map_seed, size)
-        n_states = size * size
-        self.is_slippery, self.penalty = bool(is_slippery), float(penalty)
-        # The base class checks n_envs and then calls apply_tasks, which makes these as long as the batch.
-        self._moves = np.zeros((0, n_states, N_ACTIONS), dtype=np.int64)
-        self._rewards = np.zeros((0, n_states))
-        self._starts = np.zeros(0, dtype=np.int64)
-        super().__init__(n_envs, spaces.Discrete(n_states), spaces.Discrete(N_ACTIONS), tasks, horizon, None, spec)
-        self._slips = np.ones((self.num_envs, self.horizon), dtype=np.int64)
-        self._states = self._starts.copy()
+        self.is_slippery, self.penalty, self._n_states = bool(is_slippery), float(penalty), size * size
+        super().__init__(n_envs, spaces.Discrete(size * size), spaces.Discrete(N_ACTIONS), tasks, horizon, None, spec)
+
+    def allocate_rows(self) -> None:
+        """Make the tables of the layouts, and the states."""
+        n_envs = self.num_envs
+        self._moves = np.zeros((n_envs, self._n_states, N_ACTIONS), dtype=np.int64)
+        self._rewards = np.zeros((n_envs, self._n_states))
+        self._starts, self._states = np.zeros((2, n_envs), dtype=np.int64)
+        self._slips = np.ones((n_envs, self.horizon), dtype=np.int64)
 
     def reset_rows(self, ids: Ids) -> npt.NDArray[np.int64]:
         """
@@ -90,17 +91,10 @@ class FrozenLakeVecEnv(BatchTaskVecEnv):
         """
         Write layouts into the tables.
 
-        :param ids: rows
-        :param tasks: their layouts
+        :param ids: rows of each layout, (n_tasks, n_repeats)
+        :param tasks: layouts
         """
-        if len(self._starts) != self.num_envs:
-            self._moves = np.resize(self._moves, (self.num_envs, *self._moves.shape[1:]))
-            self._rewards = np.resize(self._rewards, (self.num_envs, *self._rewards.shape[1:]))
-            self._starts = np.resize(self._starts, self.num_envs)
-        # thousands of environments play a few layouts
-        number = {layout: i for i, layout in enumerate(dict.fromkeys(tasks))}
-        dynamics = [lake_dynamics(layout, self.penalty) for layout in number]
-        chosen = np.array([number[layout] for layout in tasks])
-        self._moves[ids] = np.array([one.moves for one in dynamics])[chosen]
-        self._rewards[ids] = np.array([one.rewards for one in dynamics])[chosen]
-        self._starts[ids] = np.array([one.start for one in dynamics])[chosen]
+        dynamics = [lake_dynamics(layout, self.penalty) for layout in tasks]
+        self._moves[ids] = np.array([one.moves for one in dynamics])[:, None]
+        self._rewards[ids] = np.array([one.rewards for one in dynamics])[:, None]
+        self._starts[ids] = np.array([one.start for one in dynamics])[:, None]

@@ -3,8 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import partial
-from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 from gymnasium import error
@@ -12,13 +11,11 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor
 
-from sb3_bomrl.envs import register_envs
+from sb3_bomrl.checks import check_choice, check_positive
+from sb3_bomrl.envs.registry import ENVS, EnvEntry, register_envs
 from sb3_bomrl.vec_env.base import BatchTaskVecEnv
-from sb3_bomrl.vec_env.frozen_lake import FrozenLakeVecEnv
-from sb3_bomrl.vec_env.navigation import NavigationVecEnv
 
 Backend = Literal["auto", "mujoco", "numpy", "dummy", "subproc"]
-FastMaker = Callable[[str, int, dict[str, Any]], BatchTaskVecEnv]
 
 _logger = logging.getLogger("sb3_bomrl")
 
@@ -45,18 +42,15 @@ def make_meta_vec_env(
     :return: ``VecMonitor`` around the fast VecEnv, or SB3's VecEnv of environments wrapped in ``Monitor``
     :raises ValueError: if an argument is not one of the above, or the backend cannot run the environment
     """
-    if backend not in ("auto", "mujoco", "numpy", "dummy", "subproc"):
-        raise ValueError(f"backend must be 'auto', 'mujoco', 'numpy', 'dummy' or 'subproc', got {backend!r}")
-    if isinstance(n_envs, bool) or not isinstance(n_envs, Integral) or n_envs < 1:
-        raise ValueError(f"n_envs must be an integer of at least 1, got {n_envs!r}")
+    check_choice("backend", backend, get_args(Backend))
+    check_positive("n_envs", n_envs, integer=True)
     register_envs()
-    name, kwargs = _name(env_id), dict(env_kwargs or {})
-    fast = fast_backend(env_id)
+    kwargs, entry, fast = dict(env_kwargs or {}), ENVS.get(_name(env_id)), fast_backend(env_id)
     if backend in ("mujoco", "numpy") and backend != fast:
-        accepted = ", ".join(fast_id for fast_id, (kind, _) in _FAST.items() if kind == backend)
+        accepted = ", ".join(fast_id for fast_id, row in ENVS.items() if row.backend == backend)
         raise ValueError(f"env_id must be one of {accepted} for backend {backend!r}, got {env_id!r}")
-    if fast is not None and backend in ("auto", fast):
-        venv: VecEnv = VecMonitor(_FAST[name][1](name, n_envs, _with_horizon(name, kwargs)))
+    if entry is not None and backend in ("auto", fast):
+        venv: VecEnv = VecMonitor(_make_batch(_name(env_id), entry, n_envs, kwargs))
     else:
         venv = _make_sb3_vec_env(env_id, n_envs, backend, kwargs)
     if seed is not None:
@@ -66,11 +60,13 @@ def make_meta_vec_env(
 
 def fast_backend(env_id: str) -> str | None:
     """
+    Return the backend that steps many environments of a family at once.
+
     :param env_id: id of an environment
-    :return: ``"mujoco"`` or ``"numpy"`` for the families that can be stepped all at once, else ``None``
+    :return: ``"mujoco"`` or ``"numpy"``; ``None`` for environments of other packages
     """
-    name = _name(env_id)
-    return _FAST[name][0] if name in _FAST else None
+    entry = ENVS.get(_name(env_id))
+    return None if entry is None else entry.backend
 
 
 def _name(env_id: str) -> str:
@@ -78,18 +74,10 @@ def _name(env_id: str) -> str:
     return env_id.rsplit(":", 1)[-1]
 
 
-def _with_horizon(env_id: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Turn ``max_episode_steps``, which ``gym.make`` would take, into a horizon."""
-    limit = kwargs.pop("max_episode_steps", None)
-    if limit is not None and limit != -1:
-        kwargs["horizon"] = min(limit, kwargs.get("horizon", gym.spec(env_id).max_episode_steps))
-    return kwargs
-
-
 def _make_sb3_vec_env(env_id: str, n_envs: int, backend: str, kwargs: dict[str, Any]) -> VecEnv:
     if backend == "auto":
         _logger.warning("%s cannot be stepped as a batch: using DummyVecEnv, which is slower", env_id)
-    if _name(env_id) in _FAST and "horizon" in kwargs:
+    if _name(env_id) in ENVS and "horizon" in kwargs:
         kwargs.setdefault("max_episode_steps", kwargs["horizon"])
     makers: list[Callable[[], gym.Env]] = [partial(_make_env, gym.spec(env_id), kwargs)] * n_envs
     return SubprocVecEnv(makers) if backend == "subproc" else DummyVecEnv(makers)
@@ -99,39 +87,34 @@ def _make_env(spec: EnvSpec, kwargs: dict[str, Any]) -> gym.Env:
     return Monitor(gym.make(spec, **kwargs))
 
 
-def _mujoco(env_id: str, n_envs: int, kwargs: dict[str, Any]) -> BatchTaskVecEnv:
-    n_threads, spec = kwargs.pop("n_threads", None), gym.spec(env_id)
-    env: Any = load_env_creator(str(spec.entry_point))(**kwargs)
+def _make_batch(env_id: str, entry: EnvEntry, n_envs: int, kwargs: dict[str, Any]) -> BatchTaskVecEnv:
+    spec = gym.spec(env_id)
+    limit = kwargs.pop("max_episode_steps", None)
+    if limit is not None and limit != -1:  # what gym.make would take
+        kwargs["horizon"] = min(limit, kwargs.get("horizon", spec.max_episode_steps))
+    make = _make_mujoco if entry.backend == "mujoco" else _make_numpy
+    return make(entry, n_envs, spec, kwargs)
+
+
+def _make_mujoco(entry: EnvEntry, n_envs: int, spec: EnvSpec, kwargs: dict[str, Any]) -> BatchTaskVecEnv:
+    n_threads = kwargs.pop("n_threads", None)
+    env: Any = load_env_creator(entry.entry_point)(**kwargs)
     env.spec = spec
     try:
-        from sb3_bomrl.vec_env.mujoco import MujocoTaskVecEnv
+        vec_env: Any = load_env_creator(entry.vec_env)
     except ImportError as exc:
         raise error.DependencyNotInstalled(
             "backend 'mujoco' needs mujoco>=4.0: run `pip install 'sb3-bomrl[mujoco]'`, or choose backend 'dummy'"
         ) from exc
-    return MujocoTaskVecEnv(env, n_envs, n_threads)
+    return vec_env(env, n_envs, n_threads, **entry.vec_env_kwargs)
 
 
-def _numpy(make: Callable[..., BatchTaskVecEnv], env_id: str, n_envs: int, kwargs: dict[str, Any]) -> BatchTaskVecEnv:
+def _make_numpy(entry: EnvEntry, n_envs: int, spec: EnvSpec, kwargs: dict[str, Any]) -> BatchTaskVecEnv:
     task, render_mode = kwargs.pop("task", None), kwargs.pop("render_mode", None)
     if render_mode is not None:
         raise ValueError(f"render_mode must be None for backend 'numpy', got {render_mode!r}; 'dummy' can render")
-    venv = make(n_envs, spec=gym.spec(env_id), **kwargs)
+    vec_env: Any = load_env_creator(entry.vec_env)
+    venv: BatchTaskVecEnv = vec_env(n_envs, spec=spec, **entry.vec_env_kwargs, **kwargs)
     if task is not None:
-        venv.set_tasks([task] * n_envs)
+        venv.set_tasks([task], n_repeats=n_envs)
     return venv
-
-
-_FAST: dict[str, tuple[str, FastMaker]] = {
-    "bomrl/HalfCheetahVel-v0": ("mujoco", _mujoco),
-    "bomrl/HalfCheetahDir-v0": ("mujoco", _mujoco),
-    "bomrl/AntVel-v0": ("mujoco", _mujoco),
-    "bomrl/AntDir-v0": ("mujoco", _mujoco),
-    "bomrl/Walker2dRandParams-v0": ("mujoco", _mujoco),
-    "bomrl/HopperRandParams-v0": ("mujoco", _mujoco),
-    "bomrl/HumanoidDir-v0": ("mujoco", _mujoco),
-    "bomrl/Navigation2D-v0": ("numpy", partial(_numpy, NavigationVecEnv)),
-    "bomrl/FrozenLakeHighVariance-v0": ("numpy", partial(_numpy, partial(FrozenLakeVecEnv, family="high_variance"))),
-    "bomrl/FrozenLakeLowVariance-v0": ("numpy", partial(_numpy, partial(FrozenLakeVecEnv, family="low_variance"))),
-}
-"""Backend and maker of every family that is stepped as a batch."""

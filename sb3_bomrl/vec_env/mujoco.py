@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from mujoco.batch import Batch, SimulationError
 
+from sb3_bomrl.checks import check_positive
 from sb3_bomrl.envs.locomotion_env import BAD_STATE, LocomotionTaskEnv
 from sb3_bomrl.envs.mujoco_log import mujoco_warnings_to_log
 from sb3_bomrl.types import Task
@@ -18,10 +19,10 @@ from sb3_bomrl.vec_env.base import ArrayStep, BatchTaskVecEnv, Ids
 
 class MujocoTaskVecEnv(BatchTaskVecEnv):
     """
-    Many simulations of one model, bit for bit what as many single environments compute.
+    A batch of simulations of one model, bit for bit equal to as many single environments.
 
-    A simulation that diverges is reset alone: its episode ends as truncated with reward 0 and ``info["diverged"]``,
-    and ``n_diverged`` counts it.
+    Where a simulation diverges, its episode alone ends, as truncated, with reward 0 and ``info["diverged"]``, and
+    ``n_diverged`` counts it.
 
     The batch holds threads, so it can neither be pickled nor used in a forked child: build it inside the worker.
 
@@ -32,13 +33,10 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
     """
 
     def __init__(self, env: LocomotionTaskEnv, n_envs: int, n_threads: int | None = None) -> None:
-        if n_threads is None:
-            n_threads = _n_cpus()
-        if isinstance(n_threads, bool) or not isinstance(n_threads, (int, np.integer)) or n_threads < 1:
-            raise ValueError(f"n_threads must be an integer of at least 1, or None for one per CPU, got {n_threads!r}")
+        check_positive("n_threads", n_threads, integer=True, optional=True)
         self._env = env
         self._family = env.family
-        self.n_threads = int(n_threads)
+        self.n_threads = _n_cpus() if n_threads is None else int(n_threads)
         super().__init__(
             n_envs,
             env.observation_space,
@@ -49,10 +47,10 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
             env.spec,
         )
         self.metadata = env.metadata
-        self.set_tasks([env.get_task()] * self.num_envs)
+        self.set_tasks([env.get_task()], n_repeats=self.num_envs)
 
     def allocate_rows(self) -> None:
-        """Make the simulations and bind what is read from them."""
+        """Make the simulations and bind their fields."""
         model, parameters, fields = self._env.model, self._env.parameters, self._family.fields
         n_threads, observes_forces = min(self.n_threads, self.num_envs), "cfrc_ext" in fields
         self._batch = Batch(model, self.num_envs, n_threads, persistent=observes_forces)
@@ -105,9 +103,7 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
         return ArrayStep(obs, total, terminated, diverged)
 
     def _find_diverged(self) -> npt.NDArray[np.bool_] | None:
-        """
-        :return: the rows that MuJoCo warned of or gave up, or whose state is not finite, ``None`` if all are well
-        """
+        """Rows that MuJoCo warned of or gave up, or whose state is not finite; ``None`` if there are none."""
         warned, failed = self._batch.warning[:, BAD_STATE, 1], self._batch.status
         if not (warned.any() or failed.any()) and np.isfinite(self._qpos).all() and np.isfinite(self._qvel).all():
             return None
@@ -115,23 +111,22 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
         return warned.any(axis=1) | (failed != 0) | ~finite
 
     def apply_tasks(self, ids: Ids, tasks: Sequence[Task]) -> None:
-        """Write the tasks' numbers (goal velocities or directions), or what they make of the model."""
+        """Write goal velocities or directions, or the model's fields as the tasks change them."""
         if self._env.parameters is None:
-            self._task_array[ids] = tasks
+            self._task_array[ids] = np.array(tasks)[:, None]
             return
-        unique, inverse = _runs(tasks)
-        values, lift = self._env.parameters.values(unique)
+        values, lift = self._env.parameters.values(list(tasks))
         for name, value in values.items():
-            self._model_fields[name][ids] = value[inverse]
-        self._lift[ids] = lift[inverse]
+            self._model_fields[name][ids] = value[:, None]
+        self._lift[ids] = lift[:, None]
         self._batch.set_const(np.unique(ids))
 
     def info_columns(self) -> dict[str, npt.NDArray]:
-        """The single environment's info."""
+        """Return the columns of the single environment's info."""
         return self._columns
 
     def reset_info(self, index: int) -> dict[str, Any]:
-        """The single environment's info at a reset."""
+        """Return the single environment's info at a reset."""
         return {"x_position": float(self._qpos[index, 0])}
 
     def render_row(self, index: int) -> npt.NDArray[np.uint8]:
@@ -147,8 +142,8 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
         """Close the renderer and end the threads; nothing can be stepped afterwards."""
         if hasattr(self, "_batch"):
             self._env.close()
-            # all that holds a view of the simulations keeps them, and the threads, alive; an exception that interrupted
-            # a step may hold the dictionary itself
+            # a view of the simulations keeps them and their threads alive, and an exception that interrupted a step may
+            # hold the dictionary itself
             self._state.clear()
             self._columns, self._model_fields, self._forces = {}, {}, None
             del self._batch, self._qpos, self._qvel, self._ctrl
@@ -156,9 +151,9 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
 
 class ContactForces:
     """
-    The forces on every body as Gymnasium computes them, after the last substep.
+    The contact forces on every body after the last substep, as Gymnasium computes them.
 
-    Only a whole ``mjData`` has the contacts that they come from, so that the batch must be persistent, and they are
+    They follow from contacts, which only a whole ``mjData`` has: the batch must be persistent, and the forces are
     computed row by row.
 
     :param batch: a persistent batch
@@ -175,17 +170,6 @@ class ContactForces:
             self._batch.get_data(row, self._data)
             mujoco.mj_rnePostConstraint(self._batch.model, self._data)
             forces[:] = self._data.cfrc_ext
-
-
-def _runs(tasks: Sequence[Task]) -> tuple[list[Task], list[int]]:
-    """Runs of one and the same object, and the run of every task."""
-    unique: list[Task] = []
-    inverse = []
-    for task in tasks:
-        if not unique or task is not unique[-1]:
-            unique.append(task)
-        inverse.append(len(unique) - 1)
-    return unique, inverse
 
 
 def _n_cpus() -> int:

@@ -7,14 +7,14 @@ import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 
 from sb3_bomrl.envs.navigation import action_space, move, observation_space, reward
-from sb3_bomrl.envs.tasks import SquareTasks, check_horizon
+from sb3_bomrl.envs.tasks import SquareTasks
 from sb3_bomrl.types import Task
 from sb3_bomrl.vec_env.base import ArrayStep, BatchTaskVecEnv, Ids
 
 
 class NavigationVecEnv(BatchTaskVecEnv):
     """
-    Navigation2D in vectorised NumPy, equal to as many single environments.
+    A batch of Navigation2D in vectorised NumPy, equal to as many single environments.
 
     :param n_envs: number of environments
     :param goal_half_width: goals are uniform in the square [-half_width, half_width]²
@@ -30,10 +30,10 @@ class NavigationVecEnv(BatchTaskVecEnv):
         spec: EnvSpec | None = None,
     ) -> None:
         tasks = SquareTasks(goal_half_width)
-        super().__init__(n_envs, observation_space(check_horizon(horizon)), action_space(), tasks, horizon, spec=spec)
+        super().__init__(n_envs, observation_space(horizon), action_space(), tasks, horizon, spec=spec)
 
     def allocate_rows(self) -> None:
-        """Positions and goals."""
+        """Make the positions and goals."""
         self._positions = np.zeros((self.num_envs, 2))
         self._goals = np.zeros((self.num_envs, 2))
 
@@ -48,5 +48,5 @@ class NavigationVecEnv(BatchTaskVecEnv):
         return ArrayStep(self._positions.astype(np.float32), reward(self._positions, self._goals))
 
     def apply_tasks(self, ids: Ids, tasks: Sequence[Task]) -> None:
-        """Goals, (x, y) each."""
-        self._goals[ids] = tasks
+        """Write goals, (x, y) each."""
+        self._goals[ids] = np.array(tasks)[:, None]

@@ -6,6 +6,7 @@ rl_zoo3 with the algorithms and environments of this package.
 runs rl_zoo3's own scripts after :func:`register` has put the algorithms into its tables.
 """
 
-from sb3_bomrl.zoo.registration import REGISTRY, config_path, register, with_schedules
+from sb3_bomrl.zoo.registration import register
+from sb3_bomrl.zoo.registry import REGISTRY, config_path, with_schedules
 
 __all__ = ["REGISTRY", "config_path", "register", "with_schedules"]

@@ -1,4 +1,4 @@
-"""What rl_zoo3's hyperparameter search tries for each algorithm."""
+"""The spaces that rl_zoo3's hyperparameter search draws from, one per algorithm."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,14 +7,14 @@ Sampler = Callable[[Any, int, int, dict[str, Any]], dict[str, Any]]
 """(Optuna's trial, number of actions, number of environments, further arguments) -> keyword arguments."""
 
 Range = tuple[float, float]
-"""Bounds of a number that is drawn uniformly on the logarithmic scale."""
+"""Bounds of a number, drawn uniformly on the logarithmic scale."""
 
 SearchSpace = Mapping[str, Range | list[Any]]
-"""By the name of a parameter of the trial: a range, or the list of what it is chosen from."""
+"""Parameter of a trial -> its range, or the list of its values."""
 
 _SHARED: SearchSpace = {"one_minus_gae_lambda": (0.005, 0.2)}
 _TRUST_REGION: SearchSpace = {"max_kl": (3e-3, 5e-2)}
-_GRADIENT_STEPS: SearchSpace = {"inner_lr": (1e-2, 1.0), "n_inner_steps": [1, 2, 3]}
+_GRADIENT_STEPS: SearchSpace = {"inner_lr": (1e-2, 1.0), "n_adaptation_steps": [1, 2, 3]}
 
 SEARCH_SPACES: dict[str, SearchSpace] = {
     "bomrl": {
@@ -37,9 +37,9 @@ SEARCH_SPACES: dict[str, SearchSpace] = {
         "target_kl": (3e-3, 3e-2),
         "init_kl_coef": (1e-4, 1e-2),
     },
-    "reptile": {**_SHARED, **_GRADIENT_STEPS, "n_inner_steps": [2, 3, 5], "interpolation": (0.1, 1.0)},
+    "reptile": {**_SHARED, **_GRADIENT_STEPS, "n_adaptation_steps": [2, 3, 5], "interpolation": (0.1, 1.0)},
 }
-"""By rl_zoo3's name of the algorithm."""
+"""Search spaces by rl_zoo3's name of the algorithm."""
 
 
 def convert(params: dict[str, Any]) -> dict[str, Any]:
@@ -55,10 +55,10 @@ def convert(params: dict[str, Any]) -> dict[str, Any]:
 
 def sampler(space: SearchSpace) -> Sampler:
     """
-    What draws the hyperparameters of a trial from a search space.
+    Return a function that draws the hyperparameters of a trial.
 
     :param space: the search space
-    :return: function with rl_zoo3's arguments, of which it uses the trial alone
+    :return: function with rl_zoo3's arguments, all but the trial unused
     """
 
     def sample(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def test_adapt_is_collecting_and_solving_the_lower_level(tiny, algorithm):
     assert isinstance(collector, RolloutCollector)
     for _ in range(2):
         support = collector.collect_episodes([GOAL], params, 3)
-        params = model.adapt_params(params, model._experience(support)).params
+        params = model.adapt_params(params, model.experience(support)).params
     for name, value in adapted.actor.params().items():
         assert th.equal(value, params[name][0])
 

@@ -13,6 +13,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from sb3_bomrl import EMAML, FOMAML, MAML, ProMP, Reptile
 
 
+def scaled(params, factor):
+    return {name: value * factor for name, value in params.items()}
+
+
 @pytest.mark.parametrize(
     ("kwargs", "words"),
     [
@@ -56,7 +60,7 @@ def test_arguments(tiny, kwargs, words):
     ("cls", "kwargs", "words"),
     [
         (MAML, {"inner_lr": 0.0}, "inner_lr must be a finite number above 0, got 0.0"),
-        (MAML, {"n_inner_steps": 0}, "n_inner_steps must be an integer of at least 1, got 0"),
+        (MAML, {"n_adaptation_steps": 0}, "n_adaptation_steps must be an integer of at least 1, got 0"),
         (MAML, {"surrogate": "clip"}, r"surrogate must be one of \('linear', 'log'\), got 'clip'"),
         (MAML, {"outer_step": "interpolation"}, "outer_step must be one of .*trpo.* got 'interpolation'"),
         (FOMAML, {"inner_lr": -1.0}, "inner_lr .* got -1.0"),
@@ -65,7 +69,7 @@ def test_arguments(tiny, kwargs, words):
         (ProMP, {"n_epochs": 0}, "n_epochs must be an integer of at least 1, got 0"),
         (ProMP, {"target_kl": 0.0}, "target_kl .* got 0.0"),
         (ProMP, {"init_kl_coef": -0.1}, "init_kl_coef .* got -0.1"),
-        (Reptile, {"n_inner_steps": 1}, "n_inner_steps must be at least 2 for Reptile, got 1"),
+        (Reptile, {"n_adaptation_steps": 1}, "n_adaptation_steps must be at least 2 for Reptile, got 1"),
         (Reptile, {"interpolation": 1.5}, r"interpolation must be a number in \[0, 1\], got 1.5"),
         (Reptile, {"interpolation": 0.0}, "interpolation must be a finite number above 0, got 0.0"),
         (Reptile, {"outer_step": "sgd"}, "outer_step must be one of .*interpolation.* got 'sgd'"),
@@ -169,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, broken, monkeypatch):
 
         def meta_gradient(*args):
             gradient = original(*args)
-            return gradient._replace(task_norms=gradient.task_norms * np.inf)
+            return gradient._replace(per_task=scaled(gradient.per_task, np.inf))
 
         monkeypatch.setattr(model, "meta_gradient", meta_gradient)
     else:
@@ -192,7 +196,7 @@ def test_an_epoch_of_promp_that_is_not_finite_undoes_the_outer_step(tiny, monkey
     def gradient(*args):
         found, kl = original(*args)
         calls.append(tiny.params(model))
-        return found._replace(task_norms=found.task_norms * (np.nan if len(calls) == broken_call else 1.0)), kl
+        return found._replace(per_task=scaled(found.per_task, np.nan if len(calls) == broken_call else 1.0)), kl
 
     monkeypatch.setattr(model, "_gradient", gradient)
     with pytest.raises(FloatingPointError, match="meta-gradient of task 0"):

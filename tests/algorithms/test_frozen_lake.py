@@ -22,6 +22,7 @@ from sb3_bomrl.tabular import (
 )
 from sb3_bomrl.tabular.lakes import Layout
 from sb3_bomrl.theory import variance_minimizing_policy
+from sb3_bomrl.types import MetaBatch
 from sb3_bomrl.vec_env import make_meta_vec_env
 
 TABLE = "action_net.weight"
@@ -75,6 +76,8 @@ def make_model(env, problem, hypergradient="implicit_sampling", n_tasks=3, **kwa
         solver = {"inner_solver": "sgd", "inner_lr": 0.15, "n_inner_steps": 400, "inner_gradient_tolerance": 1e-8}
     else:
         solver = {"inner_solver": "closed_form"}
+    if hypergradient != "unrolled":  # a state that only query episodes visit has no inner Hessian
+        solver |= {"hypergradient_damping": 1e-5, "hypergradient_cg_max_steps": 100}
     model = BOMRL(
         "TabularPolicy",
         env,
@@ -82,8 +85,6 @@ def make_model(env, problem, hypergradient="implicit_sampling", n_tasks=3, **kwa
         distance=problem.distance,
         reg_coef=problem.reg_coef,
         hypergradient=hypergradient,
-        hypergradient_damping=1e-5,  # a state that only query episodes visit has no inner Hessian
-        hypergradient_cg_max_steps=100,
         discount_states=True,
         normalize_advantage=False,
         gamma=LAKE_GAMMA,
@@ -121,20 +122,18 @@ def run_phases(problem, n_episodes, n_repetitions, modes=tuple(MODES), **kwargs)
     collector = model.make_collector(env, np.random.default_rng(0))
     phi = stack({TABLE: problem.logits.T}, len(tasks))
     support = collector.collect_episodes(tasks, phi, n_episodes)
-    adapted = model.adapt_params(phi, model._experience(support))
+    adapted = model.adapt_params(phi, model.experience(support))
     query = collector.collect_episodes(tasks, adapted.params, n_episodes)
 
     gradients = {mode: [] for mode in modes}
     for first in range(0, len(tasks), n_maps):
         chosen = slice(first, first + n_maps)
 
-        def part(phase, chosen=chosen):
-            fields = {name: getattr(phase, name)[chosen] for name in phase._fields if name != "final_observations"}
-            return model._experience(phase._replace(**fields))
-
         own = adapted._replace(params={TABLE: adapted.params[TABLE][chosen]})
+        phases = [model.experience(phase.of_tasks(chosen)) for phase in (support, query)]
+        data = MetaBatch({TABLE: phi[TABLE][chosen]}, (phases[0],), (own,), phases[1])
         for mode, other in models.items():
-            got = other.meta_gradient({TABLE: phi[TABLE][chosen]}, [part(support)], [own], part(query))
+            got = other.meta_gradient(data)
             gradients[mode].append(got.gradient[TABLE].T)
     policies = adapted.params[TABLE].mT.softmax(-1).reshape(n_repetitions, n_maps, 16, 4)
     return Sampled(policies, gradients)

@@ -19,6 +19,7 @@ from sb3_bomrl.tabular import (
     sample_layouts,
     state_visitation,
 )
+from sb3_bomrl.types import MetaBatch
 
 TABLE = "action_net.weight"
 SETTINGS = {
@@ -59,12 +60,6 @@ def exact_meta_gradient(mdps, logits, curvature):
     return (1 - LAKE_GAMMA) * th.autograd.grad(expected_return(mdps, adapted.softmax(-1)).mean(), phi)[0]
 
 
-def tasks_of(model, rollout, chosen):
-    """Some tasks of a rollout, as the learning phase reads them."""
-    fields = {name: getattr(rollout, name)[chosen] for name in rollout._fields if name != "final_observations"}
-    return model._experience(rollout._replace(**fields))
-
-
 def sampled_meta_gradients(layouts, logits, n_episodes, n_repeats):
     """By surrogate, one (S, A) per repetition; repetitions are played as further tasks."""
     tasks = list(layouts) * n_repeats
@@ -74,15 +69,15 @@ def sampled_meta_gradients(layouts, logits, n_episodes, n_repeats):
     collector = model.make_collector(env, np.random.default_rng(0))
     phi = stack({TABLE: logits.T}, len(tasks))
     support = collector.collect_episodes(tasks, phi, n_episodes)
-    adapted = model.adapt_params(phi, model._experience(support))
+    adapted = model.adapt_params(phi, model.experience(support))
     query = collector.collect_episodes(tasks, adapted.params, n_episodes)
     gradients = {"linear": [], "log": []}
     for model.surrogate, found in gradients.items():
         for first in range(0, len(tasks), len(layouts)):
             own = slice(first, first + len(layouts))
-            phases = [tasks_of(model, rollout, own) for rollout in (support, query)]
+            phases = [model.experience(rollout.of_tasks(own)) for rollout in (support, query)]
             solution = adapted._replace(params={TABLE: adapted.params[TABLE][own]})
-            got = model.meta_gradient({TABLE: phi[TABLE][own]}, phases[:1], [solution], phases[1])
+            got = model.meta_gradient(MetaBatch({TABLE: phi[TABLE][own]}, (phases[0],), (solution,), phases[1]))
             found.append(got.gradient[TABLE].T)
     return gradients
 

@@ -4,9 +4,11 @@ import pytest
 import torch as th
 from torch.distributions import kl_divergence
 
-from sb3_bomrl.algorithms import outer
+from sb3_bomrl import BOMRL, EMAML, FOMAML, MAML, ProMP, Reptile
+from sb3_bomrl.algorithms import meta_algorithm, outer
 from sb3_bomrl.algorithms.outer import mean_fisher, mean_kl
-from sb3_bomrl.core.params import flatten, grad, require_grad
+from sb3_bomrl.core.params import flatten, grad, require_grad, stack
+from sb3_bomrl.meta.hypergradients import HYPERGRADIENTS
 from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.types import Batch
 
@@ -31,7 +33,7 @@ def setting(tiny):
 @pytest.mark.parametrize("n_chunks", [1, 4])
 def test_fisher_products_are_second_derivatives_of_the_mean_kl(setting, n_chunks, monkeypatch):
     actor, batch, v = setting
-    monkeypatch.setattr(outer, "sample_chunks", lambda actor, n_samples: n_chunks)
+    monkeypatch.setattr(outer, "sample_chunks", lambda actor, n: [slice(i, None, n_chunks) for i in range(n_chunks)])
     got = mean_fisher(actor, actor.params(), batch)(v)
     expected = double_backward(mean_kl(actor, actor.params(), batch), actor.params())(v)
     assert th.allclose(got, expected, rtol=1e-10, atol=1e-13)
@@ -51,13 +53,25 @@ def test_the_sub_sampled_fisher_matrix_is_that_of_every_third_state(setting):
     assert not th.allclose(got, mean_fisher(actor, params, batch)(v), rtol=1e-2)
 
 
-@pytest.mark.parametrize("hypergradient", ["implicit", "implicit_sampling", "unrolled", "first_order"])
-def test_one_task_at_a_time_learns_the_same(tiny, hypergradient):
-    results = []
-    for tasks_per_chunk in (None, 1):
-        model = tiny.model(hypergradient=hypergradient, inner_lr=0.05)
-        model.tasks_per_chunk = tasks_per_chunk
-        results.append(tiny.params(model.learn(2 * tiny.iteration)))
+METHODS = [(BOMRL, {"hypergradient": name, "inner_lr": 0.05}) for name in HYPERGRADIENTS]
+METHODS += [(cls, {}) for cls in (MAML, FOMAML, EMAML, ProMP, Reptile)]
+
+
+@pytest.mark.parametrize(("cls", "kwargs"), METHODS)
+def test_one_task_at_a_time_learns_the_same(tiny, cls, kwargs, monkeypatch):
+    results, original = [], meta_algorithm.over_tasks
+    for tasks_per_chunk, n_chunks in ((None, 1), (1, 2)):
+        seen = []
+
+        def over_tasks(*args, chunks, seen=seen):
+            seen.append(len(chunks.tasks))
+            return original(*args, chunks=chunks)
+
+        monkeypatch.setattr(meta_algorithm, "over_tasks", over_tasks)
+        model = tiny.model(cls=cls, tasks_per_chunk=tasks_per_chunk, **kwargs)
+        results.append(tiny.params(model.learn(2 * tiny.iteration_of(model))))
+        assert set(seen) == {n_chunks}
+        assert len(seen) >= 2 * (model.n_support_phases + 1)  # the lower level and the meta-gradient
     for name, value in results[0].items():
         assert th.allclose(results[1][name], value, rtol=1e-3, atol=1e-5), name
 
@@ -98,5 +112,6 @@ def test_double_precision_on_request(tiny):
     model.policy.double()
     model.learn(tiny.iteration)
     assert all(p.dtype == th.double for p in model.policy.parameters())
-    support = model._collect([None] * 2, {k: v.expand(2, *v.shape) for k, v in model.actor.params().items()}, True)
+    collector = model.make_collector(model.env, model.task_generator)
+    support = model.experience(collector.collect([None] * 2, stack(model.actor.params(), 2), model.rollout_buffer))
     assert support.batch.weights.dtype == support.batch.observations.dtype == th.double

@@ -25,15 +25,14 @@ def test_a_rejected_outer_step_leaves_the_parameters_bitwise(tiny, monkeypatch, 
 
 @pytest.mark.parametrize("n_tasks", TASKS)
 def test_an_undone_epoch_of_promp_leaves_the_parameters_bitwise(tiny, monkeypatch, n_tasks):
-    model = model_of(tiny, ProMP, n_tasks, n_inner_steps=1, n_epochs=2)
+    model = model_of(tiny, ProMP, n_tasks, n_adaptation_steps=1, n_epochs=2)
     before, gradient_at, calls = tiny.params(model), model._gradient, []
 
     def breaks_after_the_first_epoch(*args):
         gradient, kl = gradient_at(*args)
         calls.append(tiny.params(model))
-        return (
-            (gradient._replace(task_norms=gradient.task_norms * float("nan")), kl) if len(calls) > 1 else (gradient, kl)
-        )
+        broken = {name: value * float("nan") for name, value in gradient.per_task.items()}
+        return (gradient._replace(per_task=broken) if len(calls) > 1 else gradient), kl
 
     monkeypatch.setattr(model, "_gradient", breaks_after_the_first_epoch)
     with pytest.raises(FloatingPointError, match="meta-gradient of task 0"):
@@ -56,7 +55,7 @@ def test_reptile_starts_its_step_at_phi(tiny, monkeypatch, n_tasks):
 
     def no_gradient(*args):
         gradient = original(*args)
-        return gradient._replace(gradient={name: th.zeros_like(value) for name, value in gradient.gradient.items()})
+        return gradient._replace(per_task={name: th.zeros_like(value) for name, value in gradient.per_task.items()})
 
     monkeypatch.setattr(model, "meta_gradient", no_gradient)
     model.learn(tiny.iteration_of(model))

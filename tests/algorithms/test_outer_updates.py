@@ -51,13 +51,13 @@ def one_iteration(tiny, cls, **kwargs):
     model.policy.double()
     seen, original, rows = SimpleNamespace(), model._outer_step, tiny.log_rows(model)
 
-    def outer_step(meta_params, gradient, supports, adapted, query):
+    def outer_step(phi, gradient, data):
         seen.gradient = gradient.gradient
-        seen.supports = [[Task(phase.rollout, i) for i in (0, 1)] for phase in supports]
-        seen.query = [Task(query.rollout, i) for i in (0, 1)]
-        seen.improvement_of = lambda params: model.outer_improvement(params, supports, query)
+        seen.supports = [[Task(phase.rollout, i) for i in (0, 1)] for phase in data.supports]
+        seen.query = [Task(data.query.rollout, i) for i in (0, 1)]
+        seen.improvement_of = lambda params: model.outer_improvement(params, data)
         seen.before = {name: value.detach().clone() for name, value in model.actor.params().items()}
-        return original(meta_params, gradient, supports, adapted, query)
+        return original(phi, gradient, data)
 
     model._outer_step = outer_step
     model.learn(tiny.iteration_of(model))
@@ -75,7 +75,7 @@ def close(a, b):
 
 
 def test_reptile_goes_towards_where_the_inner_steps_lead(tiny):
-    _, seen = one_iteration(tiny, Reptile, n_inner_steps=3, interpolation=0.25)
+    _, seen = one_iteration(tiny, Reptile, n_adaptation_steps=3, interpolation=0.25)
     ends = []
     for i in (0, 1):
         theta = leaves_of(seen.before)
@@ -92,7 +92,7 @@ def test_reptile_goes_towards_where_the_inner_steps_lead(tiny):
 
 @pytest.mark.parametrize("credit_coef", [0.0, 0.3, 1.0])
 def test_emaml_gives_credit_to_the_support_data(tiny, credit_coef):
-    _, seen = one_iteration(tiny, EMAML, n_inner_steps=2, credit_coef=credit_coef, outer_step="adam")
+    _, seen = one_iteration(tiny, EMAML, n_adaptation_steps=2, credit_coef=credit_coef, outer_step="adam")
     scale = th.stack([data.centred.square().mean() for data in seen.query]).mean().sqrt() + 1e-8
     total = {name: th.zeros_like(value) for name, value in seen.before.items()}
     for i in (0, 1):
@@ -112,7 +112,7 @@ def test_emaml_gives_credit_to_the_support_data(tiny, credit_coef):
 
 @pytest.mark.parametrize(("target_kl", "factor"), [(1e-9, 2.0), (1e9, 0.5)])
 def test_promp_makes_the_penalty_heavier_where_the_kl_is_too_large(tiny, target_kl, factor):
-    settings = {"n_inner_steps": 1, "n_epochs": 3, "learning_rate": 1e-2, "init_kl_coef": 0.5}
+    settings = {"n_adaptation_steps": 1, "n_epochs": 3, "learning_rate": 1e-2, "init_kl_coef": 0.5}
     model, seen = one_iteration(tiny, ProMP, target_kl=target_kl, **settings)
     assert model.kl_coefs == [0.5 * factor]
     divergences = [
@@ -124,7 +124,7 @@ def test_promp_makes_the_penalty_heavier_where_the_kl_is_too_large(tiny, target_
 
 
 def test_promp_leaves_the_penalty_alone_where_the_kl_is_right(tiny):
-    settings = {"n_inner_steps": 1, "n_epochs": 3, "learning_rate": 1e-2, "init_kl_coef": 0.5}
+    settings = {"n_adaptation_steps": 1, "n_epochs": 3, "learning_rate": 1e-2, "init_kl_coef": 0.5}
     _, seen = one_iteration(tiny, ProMP, **settings)
     for factor, expected in ((0.65, 1.0), (0.68, 0.5), (1.0, 0.5), (1.48, 0.5), (1.52, 0.25)):
         model, again = one_iteration(tiny, ProMP, target_kl=factor * seen.log["promp/kl"], **settings)
@@ -134,7 +134,7 @@ def test_promp_leaves_the_penalty_alone_where_the_kl_is_right(tiny):
 
 @pytest.mark.parametrize("discount_states", [False, True])
 @pytest.mark.parametrize(
-    ("cls", "kwargs"), [(MAML, {"n_inner_steps": 2}), (BOMRL, {}), (BOMRL, {"hypergradient": "unrolled"})]
+    ("cls", "kwargs"), [(MAML, {"n_adaptation_steps": 2}), (BOMRL, {}), (BOMRL, {"hypergradient": "unrolled"})]
 )
 def test_the_line_search_measures_from_where_the_meta_policy_stands(tiny, cls, kwargs, discount_states):
     settings = {"discount_states": discount_states, "gamma": 0.8, "outer_step": "trpo", "line_search": True}

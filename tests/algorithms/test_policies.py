@@ -38,7 +38,7 @@ def test_stacked_frames(tiny, algorithm):
         return VecMonitor(VecFrameStack(DummyVecEnv([lambda: tiny.SpaceEnv(IMAGES, spaces.Discrete(2))] * 2), 3))
 
     features = {"features_extractor_kwargs": {"features_dim": 8}}
-    model = tiny.model(env(), "CnnPolicy", algorithm, n_steps=4, n_inner_steps=2, policy_kwargs=features)
+    model = tiny.model(env(), "CnnPolicy", algorithm, n_steps=4, policy_kwargs=features)
     assert model.observation_space.shape == (3, 36, 36)
     before = tiny.params(model)
     model.learn(1)

@@ -10,9 +10,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_bomrl import BOMRL, EMAML, MAML, MetaAlgorithm, Reptile, TaskSamplerWrapper, make_meta_vec_env
 from sb3_bomrl.core.distances import DISTANCES
-from sb3_bomrl.core.hypergradient import HYPERGRADIENTS
 from sb3_bomrl.core.inner_solvers import INNER_METHODS
 from sb3_bomrl.core.surrogates import SURROGATES
+from sb3_bomrl.meta.hypergradients import HYPERGRADIENTS
 from sb3_bomrl.rollout.estimation import BASELINES
 
 BOX = spaces.Box(-2.0, 2.0, (2,), np.float32)
@@ -72,8 +72,8 @@ def test_multi_input_policy_runs_on_dictionaries(tiny, baseline, hypergradient):
 def test_cnn_policy_runs_on_images(tiny, shape, algorithm):
     env = DummyVecEnv([lambda: tiny.SpaceEnv(spaces.Box(0, 255, shape, np.uint8), ACTIONS["discrete"])] * 2)
     features = {"features_extractor_kwargs": {"features_dim": 16}}
-    model = tiny.model(env, "CnnPolicy", algorithm, n_steps=4, n_inner_steps=2, policy_kwargs=features)
-    assert model._resolved_baseline() == "value_net"
+    model = tiny.model(env, "CnnPolicy", algorithm, n_steps=4, policy_kwargs=features)
+    assert model.resolved_baseline() == "value_net"
     log = train_once(tiny, model, 1)
     assert "train/value_loss" in log[-1]
     model.predict(env.reset())
@@ -103,9 +103,9 @@ def test_other_outer_steps(tiny, cls, outer_step):
     assert log[-1]["outer/kl"] > 0
 
 
-@pytest.mark.parametrize("n_inner_steps", [1, 3])
-def test_every_inner_step_has_data_of_its_own(tiny, n_inner_steps):
-    model = tiny.model(cls=MAML, n_inner_steps=n_inner_steps)
+@pytest.mark.parametrize("n_adaptation_steps", [1, 3])
+def test_every_inner_step_has_data_of_its_own(tiny, n_adaptation_steps):
+    model = tiny.model(cls=MAML, n_adaptation_steps=n_adaptation_steps)
     seen, original = [], model.adapt_params
 
     def adapt_params(params, support):
@@ -115,8 +115,8 @@ def test_every_inner_step_has_data_of_its_own(tiny, n_inner_steps):
     model.adapt_params = adapt_params
     model.line_search = False
     train_once(tiny, model, 1)
-    assert model.num_timesteps == (n_inner_steps + 1) * model.n_steps * model.n_envs
-    assert len(seen) == n_inner_steps
+    assert model.num_timesteps == (n_adaptation_steps + 1) * model.n_steps * model.n_envs
+    assert len(seen) == n_adaptation_steps
     for params, rollout in seen:  # each was collected by the policy that is adapted
         with th.no_grad():
             policy = model.actor(params, rollout.observations.flatten(1, 2))
@@ -132,7 +132,7 @@ def test_all_inner_solvers_distances_and_hypergradients(tiny, hypergradient, dis
         pytest.skip("refused, see test_bad_input")
     kwargs = {"hypergradient": hypergradient, "distance": distance, "inner_solver": inner_solver}
     log = train_once(tiny, tiny.model(outer_step="adam", **kwargs), 1)
-    assert log[-1]["hypergradient/norm"] > 0
+    assert log[-1]["meta_gradient/norm"] > 0
     assert ("hypergradient/cg_residual" in log[-1]) == hypergradient.startswith("implicit")
 
 
@@ -201,7 +201,7 @@ def test_task_sampler_wrapper(tiny, factory):
 
 def test_an_id_makes_its_own_environments(tiny):
     model = BOMRL(
-        "MlpPolicy", "bomrl/Navigation2D-v0", n_steps=5, meta_batch_size=3, n_envs_per_task=2, seed=0, n_inner_steps=2
+        "MlpPolicy", "bomrl/Navigation2D-v0", n_steps=5, meta_batch_size=3, n_envs_per_task=2, seed=0, reg_coef=5.0
     )
     assert isinstance(model, MetaAlgorithm)
     assert model.n_envs == 6
@@ -222,7 +222,7 @@ def test_log(tiny):
     expected = {
         "rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "time/total_timesteps", "time/rollout", "time/adapt",
         "time/hypergradient", "time/outer", "meta/pre_adapt_return", "meta/post_adapt_return", "meta/adaptation_gain",
-        "inner/kl", "inner/n_steps", "inner/gradient_norm", "hypergradient/norm", "outer/kl",
+        "inner/kl", "inner/n_steps", "inner/gradient_norm", "meta_gradient/norm", "outer/kl",
     }  # fmt: skip
     assert expected <= log[-1].keys()
     assert log[-1]["meta/adaptation_gain"] == pytest.approx(

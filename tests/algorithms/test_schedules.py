@@ -29,7 +29,7 @@ def test_step_sizes_follow_schedules(tiny):
 def schedules_of(algorithm, end):
     """Every step size of an algorithm as a number, and as a schedule from that number to ``end`` times it."""
     numbers = {"inner_lr": 1e-2, "max_kl": 0.1, "clip_range": 0.2, "target_kl": 0.01, "interpolation": 0.5}
-    chosen = {name: numbers[name] for name in algorithm.step_sizes}
+    chosen = {name: numbers[name] for name in algorithm.scheduled}
     return chosen, {name: LinearSchedule(value, end * value, 1.0) for name, value in chosen.items()}
 
 
@@ -53,14 +53,14 @@ def test_every_step_size_of_every_algorithm_may_be_a_schedule(tiny, algorithm, t
     assert getattr(model, "kl_coefs", None) == getattr(by_hand, "kl_coefs", None)
     assert tiny.differ(tiny.params(model), tiny.params(constant))
     for name, value in numbers.items():
-        assert model._step_size(name) == pytest.approx(0.1 * value)
+        assert model._now(name) == pytest.approx(0.1 * value)
     model.save(tmp_path / "model")
     loaded = algorithm.load_safely(tmp_path / "model", env=tiny.goal_vec())
     tiny.assert_equal(*(tiny.params(m.adapt(np.zeros(2), n_episodes=2, seed=1)) for m in (model, loaded)))
 
 
 def test_a_step_size_that_is_no_number_above_0_is_named(tiny, algorithm):
-    for name in algorithm.step_sizes:
+    for name in algorithm.scheduled:
         for value in (0.0, "lin_0.1", None):
             with pytest.raises(ValueError, match=f"{name} must be a finite number above 0, got {value!r}"):
                 tiny.model(cls=algorithm, **{name: value})
@@ -70,7 +70,7 @@ def test_a_step_size_that_is_no_number_above_0_is_named(tiny, algorithm):
     with pytest.raises(ValueError, match=r"inner_lr must be above 0, got .* from LinearSchedule.* ends above 0"):
         model.adapt(np.zeros(2), n_episodes=2)
     model.inner_lr = lambda left: 0.1 + left
-    assert model._step_size("inner_lr") == 0.1
+    assert model._now("inner_lr") == 0.1
 
 
 def test_reptile_does_not_go_beyond_the_adapted_policies(tiny):

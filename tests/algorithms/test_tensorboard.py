@@ -15,7 +15,8 @@ SHARED = {
     "meta/fraction_improved",
     "inner/kl",
     "inner/gradient_norm",
-    "hypergradient/norm",
+    "meta_gradient/norm",
+    "time/meta_gradient",
     "outer/kl",
     "train/value_loss",
     "train/learning_rate",
@@ -23,7 +24,7 @@ SHARED = {
     "time/adapt",
     "time/outer",
 }
-OWN = {"ProMP": {"promp/kl", "promp/kl_coef"}, "BOMRL": {"hypergradient/cg_residual", "outer/improvement"}}
+OWN = {"ProMP": {"promp/kl", "promp/kl_coef"}, "BOMRL": {"hypergradient/cg_residual"}}
 
 
 def scalars_of(folder):

@@ -17,9 +17,11 @@ from typer.testing import CliRunner
 from sb3_bomrl import BOMRL
 from sb3_bomrl.cli import app as cli
 from sb3_bomrl.saving.checkpoints import checkpoints
+from sb3_bomrl.zoo import play
 
 ENV = "bomrl/Navigation2D-v0"
-TINY = ["-P", "n_steps=10", "-P", "meta_batch_size=2", "-P", "n_envs_per_task=2", "-P", "n_inner_steps=2"]
+TINY = ["-P", "n_steps=10", "-P", "meta_batch_size=2", "-P", "n_envs_per_task=2"]
+TINY_BOMRL, TINY_OTHER = ([*TINY, "-P", f"{name}=2"] for name in ("n_inner_steps", "n_adaptation_steps"))
 
 
 def call(*argv):
@@ -29,8 +31,9 @@ def call(*argv):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "nav"
-    done = call("train", ENV, *TINY, "-n", 240, "-o", folder)
+    done = call("train", ENV, *TINY_BOMRL, "-n", 240, "-o", folder)
     assert done.exit_code == 0, done.output
+    assert "240 of 240 steps (100%)" in done.output, "no terminal, so lines of progress"
     return folder
 
 
@@ -53,7 +56,7 @@ def test_evaluate_prints_and_writes(run, tmp_path):
     assert done.output.count("\n") == 27  # a head, 25 tasks, a mean
     rows = list(csv.DictReader((tmp_path / "curve.csv").read_text().splitlines()))
     assert len(rows) == 50
-    mean = sum(float(row["mean_return"]) for row in rows if row["adaptations"] == "1") / 25
+    mean = sum(float(row["mean_return"]) for row in rows if row["adaptation_steps"] == "1") / 25
     assert float(done.output.split()[-1]) == pytest.approx(mean, abs=0.06)
 
 
@@ -74,8 +77,8 @@ def test_video_shows_both_policies_side_by_side(run, tmp_path, monkeypatch, name
 
     with pytest.raises(ValueError, match=r"env must be able to render, but bomrl/Navigation2D-v0"):
         call("video", run, "--task", "(0.4, -0.1)")
-    monkeypatch.setattr(cli.runs.gym, "make", lambda env_id: SimpleNamespace(metadata={"render_modes": ["rgb_array"]}))
-    monkeypatch.setattr(cli.runs.LoadedModel, "_frames", frames)
+    monkeypatch.setattr(play.gym, "make", lambda env_id: SimpleNamespace(metadata={"render_modes": ["rgb_array"]}))
+    monkeypatch.setattr(cli.models.LoadedModel, "_frames", frames)
     done = call("video", run, "--task", "(0.4, -0.1)", "--episodes", 2, "-o", tmp_path / name)
     assert done.exit_code == 0, done.output
     assert (tmp_path / name).read_bytes().startswith(start)
@@ -90,12 +93,12 @@ def test_video_shows_both_policies_side_by_side(run, tmp_path, monkeypatch, name
 def test_an_interrupted_run_is_resumed(run, tmp_path, monkeypatch):
     original = BOMRL._meta_iteration
 
-    def interrupted(self, must_finish):
+    def interrupted(self, run, must_finish):
         os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, must_finish)
+        return original(self, run, must_finish)
 
     monkeypatch.setattr(BOMRL, "_meta_iteration", interrupted)
-    done = call("train", ENV, *TINY, "-n", 240, "-o", tmp_path / "nav")
+    done = call("train", ENV, *TINY_BOMRL, "-n", 240, "-o", tmp_path / "nav")
     assert done.exit_code == 128 + signal.SIGTERM
     assert "--resume" in done.output
     assert len(checkpoints(tmp_path / "nav" / "checkpoints")) == 1
@@ -125,24 +128,24 @@ def test_every_algorithm_trains_is_evaluated_and_resumed(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     cls, argv = cli.REGISTRY[algo], ["train", ENV, "--algo", algo, "-n", 360]
     folder = tmp_path / "runs" / f"Navigation2D-v0_{algo}_0"
-    done = call(*argv, *TINY)
+    done = call(*argv, *TINY_OTHER)
     assert done.exit_code == 0, done.output
     straight = cls.load_safely(folder / "model.zip")
-    assert (straight.num_timesteps, straight.n_inner_steps) == (360, 2)
+    assert (straight.num_timesteps, straight.n_adaptation_steps) == (360, 2)
     assert call("evaluate", folder, "--episodes", 1, "--steps", 1).output.count("\n") == 27
     call("plot", folder, "-o", tmp_path / "returns.png")
     assert (tmp_path / "returns.png").read_bytes().startswith(b"\x89PNG")
 
     original = cls._meta_iteration
 
-    def interrupted(self, must_finish):
+    def interrupted(self, run, must_finish):
         if self.n_meta_iterations == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, must_finish)
+        return original(self, run, must_finish)
 
     with monkeypatch.context() as patch:
         patch.setattr(cls, "_meta_iteration", interrupted)
-        assert call(*argv, *TINY, "-o", "stopped").exit_code == 128 + signal.SIGTERM
+        assert call(*argv, *TINY_OTHER, "-o", "stopped").exit_code == 128 + signal.SIGTERM
     with pytest.raises(ValueError, match=f"goes on with {algo} on {ENV}"):
         call("train", ENV, "-o", "stopped", "--resume")
     assert call(*argv, "-o", "stopped", "--resume").exit_code == 0

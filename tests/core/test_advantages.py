@@ -1,4 +1,4 @@
-"""Returns, advantages and the linear baseline against SB3's buffer, loops and a process with a known value."""
+"""Advantages and the linear baseline against SB3's buffer, loops and a process with a known value."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,8 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from sb3_bomrl.core.advantages import (
-    baseline_features,
-    discounted_returns,
-    fit_linear_baseline,
-    generalized_advantages,
-    normalize,
-)
+from sb3_bomrl.core import advantages
+from sb3_bomrl.core.advantages import baseline_features, fit_linear_baseline, generalized_advantages, normalize
 
 GAMMA = 0.93
 
@@ -23,21 +18,21 @@ def ragged(seed: int, n_tasks: int = 3, n_steps: int = 40, n_envs: int = 2, p_en
     shape = (n_tasks, n_steps, n_envs)
     ends = th.rand(shape, generator=generator) < p_end
     ends[:, -1] = True
-    bootstraps = ends & (th.rand(shape, generator=generator) < 0.5)
+    truncated = ends & (th.rand(shape, generator=generator) < 0.5)
     draw = lambda *extra: th.randn(*shape, *extra, generator=generator, dtype=th.float64)  # noqa: E731
-    n_final = int(bootstraps.sum())
+    n_final = int(truncated.sum())
     return {
         "features": th.cat([draw(3), th.ones(*shape, 1, dtype=th.float64)], dim=-1),
         "final_features": th.randn(n_final, 4, generator=generator, dtype=th.float64),
         "rewards": draw(),
         "episode_ends": ends,
-        "bootstraps": bootstraps,
+        "truncated": truncated,
         "mask": th.rand(shape, generator=generator) < 0.9,
     }
 
 
 def one_task(data: dict[str, th.Tensor], task: int) -> dict[str, th.Tensor]:
-    owner = data["bootstraps"].nonzero()[:, 0]
+    owner = data["truncated"].nonzero()[:, 0]
     single = {k: v[task : task + 1] for k, v in data.items() if k != "final_features"}
     return {**single, "final_features": data["final_features"][owner == task]}
 
@@ -45,8 +40,17 @@ def one_task(data: dict[str, th.Tensor], task: int) -> dict[str, th.Tensor]:
 def final_values(data: dict[str, th.Tensor], w: th.Tensor) -> th.Tensor:
     """V(s_{t+1}) = wᵀf where an episode was cut off, 0 elsewhere."""
     out = th.zeros_like(data["rewards"])
-    out[data["bootstraps"]] = (data["final_features"] * w[data["bootstraps"].nonzero()[:, 0]]).sum(-1)
+    out[data["truncated"]] = (data["final_features"] * w[data["truncated"].nonzero()[:, 0]]).sum(-1)
     return out
+
+
+def returns_by_loop(data: dict[str, th.Tensor], cut: th.Tensor) -> th.Tensor:
+    """Discounted returns, with the values of the cut-off ends in ``cut``."""
+    returns, future = th.zeros_like(data["rewards"]), th.zeros(3, 2, dtype=th.float64)
+    for t in reversed(range(returns.shape[1])):
+        going = (~data["episode_ends"][:, t]).double()
+        returns[:, t] = future = data["rewards"][:, t] + GAMMA * (cut[:, t] + going * future)
+    return returns
 
 
 def sb3_buffer(data: dict[str, th.Tensor], values: th.Tensor, cut: th.Tensor, gae_lambda: float) -> RolloutBuffer:
@@ -58,7 +62,7 @@ def sb3_buffer(data: dict[str, th.Tensor], values: th.Tensor, cut: th.Tensor, ga
     ends = data["episode_ends"][0].numpy().copy()
     ends[-1, 0] = False  # the rollout of the first environment stops there in mid-episode
     for t in range(n_steps):
-        timeout = data["bootstraps"][0, t].numpy() & ends[t]
+        timeout = data["truncated"][0, t].numpy() & ends[t]
         rewards = data["rewards"][0, t].numpy() + GAMMA * cut[0, t].numpy() * timeout
         zeros = np.zeros((n_envs, 1))
         buffer.add(zeros, zeros, rewards, starts, values[0, t], th.zeros(n_envs))
@@ -70,51 +74,44 @@ def sb3_buffer(data: dict[str, th.Tensor], values: th.Tensor, cut: th.Tensor, ga
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.9, 1.0])
 def test_advantages_equal_sb3s_buffer(gae_lambda):
     data = ragged(0, n_tasks=1, n_steps=60)
-    data["bootstraps"][0, -1, 0] = True
+    data["truncated"][0, -1, 0] = True
     values, cut = th.randn(1, 60, 2, generator=th.Generator().manual_seed(7)).double(), th.zeros(1, 60, 2).double()
-    n_cut = int(data["bootstraps"].sum())
+    n_cut = int(data["truncated"].sum())
     assert 0 < n_cut < int(data["episode_ends"].sum())
-    cut[data["bootstraps"]] = th.randn(n_cut, generator=th.Generator().manual_seed(8)).double()
+    cut[data["truncated"]] = th.randn(n_cut, generator=th.Generator().manual_seed(8)).double()
     buffer = sb3_buffer(data, values, cut, gae_lambda)
     got = generalized_advantages(data["rewards"], values, cut, data["episode_ends"], GAMMA, gae_lambda)
     assert np.allclose(got[0].numpy(), buffer.advantages, atol=1e-5)
-    if gae_lambda == 1.0:
-        returns = discounted_returns(data["rewards"], data["episode_ends"], GAMMA, cut)
-        assert np.allclose(returns[0].numpy(), buffer.returns, atol=1e-5)
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 33])
-def test_returns_and_advantages_equal_loops_in_double_precision(n_steps):
+def test_advantages_equal_a_loop_in_double_precision(n_steps):
     data = ragged(1, n_steps=n_steps)
     ends, rewards = data["episode_ends"], data["rewards"]
     values, cut = data["features"][..., 0], final_values(data, th.ones(3, 4, dtype=th.float64))
-    future, advantage = th.zeros(3, 2, dtype=th.float64), th.zeros(3, 2, dtype=th.float64)
-    returns, advantages = th.zeros_like(rewards), th.zeros_like(rewards)
+    advantage, expected = th.zeros(3, 2, dtype=th.float64), th.zeros_like(rewards)
     for t in reversed(range(n_steps)):
         going = (~ends[:, t]).double()
         following = values[:, t + 1] if t + 1 < n_steps else 0.0
         delta = rewards[:, t] + GAMMA * (cut[:, t] + going * following) - values[:, t]
-        advantages[:, t] = advantage = delta + GAMMA * 0.9 * going * advantage
-        returns[:, t] = future = rewards[:, t] + GAMMA * (cut[:, t] + going * future)
-    assert th.allclose(discounted_returns(rewards, ends, GAMMA, cut), returns, rtol=0, atol=1e-13)
+        expected[:, t] = advantage = delta + GAMMA * 0.9 * going * advantage
     got = generalized_advantages(rewards, values, cut, ends, GAMMA, 0.9)
-    assert th.allclose(got, advantages, rtol=0, atol=1e-13)
+    assert th.allclose(got, expected, rtol=0, atol=1e-13)
 
 
-def test_returns_without_cut_off_episodes():
-    rewards = th.tensor([1.0, 2.0, 4.0]).reshape(1, 3, 1)
-    ends = th.tensor([False, True, True]).reshape(1, 3, 1)
-    assert th.equal(discounted_returns(rewards, ends, 0.5).flatten(), th.tensor([2.0, 2.0, 4.0]))
+@pytest.fixture
+def no_ridge(monkeypatch):
+    monkeypatch.setattr(advantages, "RIDGE", 1e-12)
 
 
-def test_baseline_recovers_a_value_function_that_is_linear():
+def test_baseline_recovers_a_value_function_that_is_linear(no_ridge):
     """s' = M s deterministically, V(s) = vᵀs + c, hence r = V(s) − γ V(s'); cut off at arbitrary times."""
     generator = th.Generator().manual_seed(0)
     n_tasks, n_steps, n_envs, dim = 2, 30, 3, 3
     truth = th.randn(n_tasks, dim + 1, generator=generator, dtype=th.float64)
     step = 0.95 * th.linalg.qr(th.randn(dim, dim, generator=generator, dtype=th.float64)).Q
     data = ragged(2, n_tasks, n_steps, n_envs)
-    data["bootstraps"] = data["episode_ends"].clone()
+    data["truncated"] = data["episode_ends"].clone()
     state = th.randn(n_tasks, n_envs, dim, generator=generator, dtype=th.float64)
     states, following = [], []
     for t in range(n_steps):
@@ -125,22 +122,19 @@ def test_baseline_recovers_a_value_function_that_is_linear():
     features, after = (th.nn.functional.pad(th.stack(x, 1), (0, 1), value=1.0) for x in (states, following))
     value = lambda x: th.einsum("nted,nd->nte", x, truth)  # noqa: E731
     rewards = value(features) - GAMMA * value(after)
-    data |= {"features": features, "rewards": rewards, "final_features": after[data["bootstraps"]]}
-    assert th.allclose(fit_linear_baseline(**data, gamma=GAMMA, ridge=1e-12), truth, atol=1e-8)
+    data |= {"features": features, "rewards": rewards, "final_features": after[data["truncated"]]}
+    assert th.allclose(fit_linear_baseline(**data, gamma=GAMMA), truth, atol=1e-8)
     data["mask"][0, :10] = False  # fewer steps recover it as well
-    assert th.allclose(fit_linear_baseline(**data, gamma=GAMMA, ridge=1e-12), truth, atol=1e-8)
+    assert th.allclose(fit_linear_baseline(**data, gamma=GAMMA), truth, atol=1e-8)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_baseline_is_the_fit_to_the_returns_that_it_bootstraps_itself(seed):
+def test_baseline_is_the_fit_to_the_returns_that_it_truncated_itself(seed, monkeypatch):
     """w = argmin_v Σ (vᵀf − R(w))² + ε‖v‖², with the returns R(w) from a loop and lstsq for the fit."""
     data, ridge = ragged(seed), 1e-3
-    w = fit_linear_baseline(**data, gamma=GAMMA, ridge=ridge)
-    targets, future = th.zeros_like(data["rewards"]), th.zeros(3, 2, dtype=th.float64)
-    cut = final_values(data, w)
-    for t in reversed(range(targets.shape[1])):
-        going = (~data["episode_ends"][:, t]).double()
-        targets[:, t] = future = data["rewards"][:, t] + GAMMA * (cut[:, t] + going * future)
+    monkeypatch.setattr(advantages, "RIDGE", ridge)
+    w = fit_linear_baseline(**data, gamma=GAMMA)
+    targets = returns_by_loop(data, final_values(data, w))
     for task in range(3):
         f, y = data["features"][task][data["mask"][task]], targets[task][data["mask"][task]]
         root = (ridge * f.square().sum(0).mean()).sqrt() * th.eye(4, dtype=th.float64)
@@ -148,13 +142,13 @@ def test_baseline_is_the_fit_to_the_returns_that_it_bootstraps_itself(seed):
         assert th.allclose(fit, w[task], atol=1e-10)
 
 
-def test_baseline_without_cut_off_episodes_is_ridge_regression_on_returns():
+def test_baseline_without_cut_off_episodes_is_regression_on_returns(no_ridge):
     data = ragged(3)
-    data["bootstraps"][:] = False
+    data["truncated"][:] = False
     data["final_features"] = data["final_features"][:0]
     data["mask"][:] = True
-    w = fit_linear_baseline(**data, gamma=GAMMA, ridge=1e-12)
-    returns = discounted_returns(data["rewards"], data["episode_ends"], GAMMA)
+    w = fit_linear_baseline(**data, gamma=GAMMA)
+    returns = returns_by_loop(data, th.zeros_like(data["rewards"]))
     fit = th.linalg.lstsq(data["features"].flatten(1, 2), returns.flatten(1, 2)[..., None]).solution
     assert th.allclose(w, fit.squeeze(-1), atol=1e-8)
 
@@ -202,10 +196,10 @@ def test_normalize_centres_and_scales_what_counts():
 
 def test_a_shared_scale_keeps_the_stakes_of_the_tasks():
     th.manual_seed(0)
-    advantages = th.randn(3, 40, 5, dtype=th.double) * th.tensor([1.0, 3.0, 10.0], dtype=th.double)[:, None, None]
+    values = th.randn(3, 40, 5, dtype=th.double) * th.tensor([1.0, 3.0, 10.0], dtype=th.double)[:, None, None]
     mask = th.rand(3, 40, 5) < 0.8
-    shared = normalize(advantages, mask, shared_scale=True)
-    centred = normalize(advantages, mask, scale=False)
+    shared = normalize(values, mask, shared_scale=True)
+    centred = normalize(values, mask, scale=False)
     ratio = shared[mask] / centred[mask]
     th.testing.assert_close(ratio, ratio[:1].expand_as(ratio))  # one factor for all tasks
     per_task = (shared.square().sum((1, 2)) / mask.sum((1, 2))).mean()

@@ -182,15 +182,15 @@ def test_a_task_that_starts_beyond_the_kl_limit_stays_there():
 
 
 def test_a_task_stops_when_its_gradient_is_small():
-    solver = free(method="sgd", learning_rate=0.05, n_steps=2000, gradient_tolerance=1e-6)
+    solver = free(method="sgd", learning_rate=0.05, n_steps=2000, gradient_tolerance=1e-3)
     got = solve_inner(quadratic, start(), solver)
     assert got.status.tolist() == [InnerStatus.GRADIENT_TOLERANCE] * N_TASKS
-    assert (got.gradient_norm <= 1e-6).all()
+    assert (got.gradient_norm <= 1e-3).all()
     assert len(set(got.n_steps.tolist())) == N_TASKS
     for task in range(N_TASKS):
         n = int(got.n_steps[task])
         before = solve_inner(quadratic, start(), free(method="sgd", learning_rate=0.05, n_steps=n - 1))
-        assert before.gradient_norm[task] > 1e-6
+        assert before.gradient_norm[task] > 1e-3
 
 
 def walled(params: Params) -> InnerValue:

@@ -174,8 +174,8 @@ def test_leading_axes_are_batch_axes():
 @pytest.mark.parametrize(
     ("probs", "q_values", "reg_coef", "message"),
     [
-        ([0.5, 0.5], [1.0, 0.0], 0.0, "reg_coef must be positive"),
-        ([0.5, 0.5], [1.0, 0.0], float("nan"), "reg_coef must be positive"),
+        ([0.5, 0.5], [1.0, 0.0], 0.0, "reg_coef must be a finite number above 0, got 0.0"),
+        ([0.5, 0.5], [1.0, 0.0], float("nan"), "reg_coef must be a finite number above 0, got nan"),
         ([0.5, 0.5], [1.0, 0.0, 0.0], 1.0, "last axis"),
         ([1.0, 0.0], [1.0, 0.0], 1.0, "probs must be positive"),
         ([0.5, 0.6], [1.0, 0.0], 1.0, "probs must sum to 1"),

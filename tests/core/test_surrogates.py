@@ -1,4 +1,4 @@
-"""Surrogates: values, slopes, saturation, and PPO's own formula."""
+"""Surrogates: values, derivatives, saturation, and PPO's own formula."""
 
 import pytest
 import torch as th
@@ -6,9 +6,9 @@ import torch as th
 from sb3_bomrl.core.surrogates import (
     POLICY_GRADIENT_SURROGATES,
     between_linear_and_log,
+    derivatives,
     get_surrogate,
     likelihood_ratio,
-    slopes,
 )
 from sb3_bomrl.core.surrogates import SURROGATES as OFFERED
 
@@ -22,7 +22,7 @@ def test_value_and_slope_are_one_at_ratio_one(name):
     ratio = th.ones(4, dtype=th.float64)
     h = get_surrogate(name)
     assert th.equal(h(ratio, ADVANTAGES), ratio)
-    assert th.allclose(slopes(h, ratio, ADVANTAGES)[0], ratio, rtol=1e-14)
+    assert th.allclose(derivatives(h, ratio, ADVANTAGES)[0], ratio, rtol=1e-14)
 
 
 def test_all_give_the_same_policy_gradient_at_the_meta_policy():
@@ -56,26 +56,26 @@ def test_sigmoid_saturates_at_zero_and_two():
     h = get_surrogate("sigmoid")(ratio, th.ones_like(ratio))
     expected = [2 / (1 + 2.718281828459045**2), 2 / (1 + 2.718281828459045**-1), 2.0, 2.0]
     assert th.allclose(h, th.tensor(expected, dtype=th.float64), rtol=1e-14)
-    assert slopes(get_surrogate("sigmoid"), ratio, th.ones_like(ratio))[0][2:].abs().max() < 1e-30
+    assert derivatives(get_surrogate("sigmoid"), ratio, th.ones_like(ratio))[0][2:].abs().max() < 1e-30
 
 
 @pytest.mark.parametrize("name", SURROGATES)
-def test_slopes_are_finite_differences(name):
+def test_derivatives_are_finite_differences(name):
     h, step = get_surrogate(name), 1e-4
     ratio = th.tensor([[0.31, 0.77, 1.13], [1.31, 2.2, 0.95]], dtype=th.float64)
     for sign in (1.0, -1.0):
         a = th.full_like(ratio, sign)
         up, middle, down = (h(ratio + k * step, a) for k in (1, 0, -1))
-        first, second = slopes(h, ratio, a)
+        first, second = derivatives(h, ratio, a)
         assert th.allclose(first, (up - down) / (2 * step), atol=1e-7)
         assert th.allclose(second, (up - 2 * middle + down) / step**2, atol=1e-6)
         assert not first.requires_grad
         assert not second.requires_grad
 
 
-def test_slopes_work_where_gradients_are_switched_off():
+def test_derivatives_work_where_gradients_are_switched_off():
     with th.no_grad():
-        first, second = slopes(get_surrogate("sigmoid"), th.tensor([1.0]), th.tensor([1.0]))
+        first, second = derivatives(get_surrogate("sigmoid"), th.tensor([1.0]), th.tensor([1.0]))
     assert th.allclose(first, th.ones(1))
     assert th.allclose(second, th.zeros(1))
 
@@ -92,7 +92,7 @@ def test_between_linear_and_log_the_curvature_is_the_share(share):
     ratio = th.tensor([0.4, 1.0, 2.0], dtype=th.float64)
     h = between_linear_and_log(share)
     assert th.allclose(h(ratio, ratio), (1 - share) * ratio + share * (1 + ratio.log()), rtol=1e-14)
-    first, second = slopes(h, ratio, ratio)
+    first, second = derivatives(h, ratio, ratio)
     assert (float(first[1]), float(second[1])) == pytest.approx((1.0, -share))
 
 

@@ -5,6 +5,7 @@ import threading
 import pytest
 import torch as th
 
+import sb3_bomrl
 from sb3_bomrl.core.threads import map_in_threads, torch_threads
 from sb3_bomrl.meta import chunks
 
@@ -22,7 +23,7 @@ def test_results_come_in_order_from_threads_with_single_threaded_operations(thre
         meet.wait()
         return item, th.get_num_threads(), threading.get_ident()
 
-    results = map_in_threads(work, range(6))
+    results = map_in_threads(work, range(6), True)
     assert [item for item, _, _ in results] == list(range(6))
     assert {n for _, n, _ in results} == {1}
     assert len({ident for _, _, ident in results}) == 3
@@ -30,7 +31,7 @@ def test_results_come_in_order_from_threads_with_single_threaded_operations(thre
 
 
 def test_a_thread_that_starts_later_has_torchs_own_number(three_threads):
-    map_in_threads(lambda item: item, range(3))
+    map_in_threads(lambda item: item, range(3), True)
     seen = []
     thread = threading.Thread(target=lambda: seen.append(th.get_num_threads()))
     thread.start()
@@ -39,7 +40,8 @@ def test_a_thread_that_starts_later_has_torchs_own_number(three_threads):
 
 
 def test_inside_of_a_thread_calls_run_in_turn(three_threads):
-    nested = map_in_threads(lambda _: map_in_threads(lambda _: threading.get_ident(), range(4)), range(2))
+    inner = lambda _: map_in_threads(lambda _: threading.get_ident(), range(4), True)  # noqa: E731
+    nested = map_in_threads(inner, range(2), True)
     assert [len(set(idents)) for idents in nested] == [1, 1]
 
 
@@ -57,19 +59,27 @@ def test_in_turn_on_request(three_threads):
     assert set(map_in_threads(lambda _: threading.get_ident(), range(3), False)) == {threading.get_ident()}
 
 
-@pytest.mark.parametrize("algorithm", ["BOMRL", "MAML", "EMAML", "ProMP"])
-def test_the_number_of_threads_changes_no_bit(algorithm, monkeypatch):
-    import sb3_bomrl
-
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [("BOMRL", {"n_inner_steps": 5}), ("MAML", {}), ("EMAML", {}), ("ProMP", {"n_epochs": 2})],
+)
+def test_the_number_of_threads_changes_no_bit(algorithm, settings, monkeypatch):
     monkeypatch.setattr(chunks, "ACTIVATIONS_AT_ONCE", 2_000)  # a task per chunk
     results = []
     for n_threads in (1, 2, 3):
         with torch_threads(n_threads):
             env = sb3_bomrl.make_meta_vec_env("bomrl/Navigation2D-v0", 6, env_kwargs={"horizon": 10})
-            model = getattr(sb3_bomrl, algorithm)(
-                "MlpPolicy", env, n_steps=20, meta_batch_size=3, seed=0, device="cpu", policy_kwargs={"net_arch": [16]}
-            )
-            model.learn(2 * 2 * 20 * 6)
+            common = {
+                "n_steps": 20,
+                "meta_batch_size": 3,
+                "policy_kwargs": {"net_arch": [16]},
+                "seed": 0,
+                "device": "cpu",
+            }
+            model = getattr(sb3_bomrl, algorithm)("MlpPolicy", env, **common, **settings)
+            before = model.actor.params()
+            model.learn(2 * 20 * 6)
+            assert not any(th.equal(before[name], value) for name, value in model.actor.params().items())
             results.append(model.actor.params())
     for other in results[1:]:
         assert all(th.equal(other[name], value) for name, value in results[0].items())

@@ -1,12 +1,15 @@
-"""The trust region on a Gaussian family, whose Fisher matrix and divergence are known."""
+"""The trust region on a Gaussian family, whose Fisher matrix and divergence are known in closed form."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch as th
 from torch.distributions import Independent, Normal, kl_divergence
 
-from sb3_bomrl.core.trust_region import TrustRegion, trust_region_step
+from sb3_bomrl.core.linear_solve import MatVec
+from sb3_bomrl.core.params import flatten, grad, require_grad
+from sb3_bomrl.core.trust_region import BACKTRACK_FACTOR, MAX_BACKTRACKS, OuterInfo, TrustRegion, trust_region_step
 from sb3_bomrl.types import Params
 
 EXACT = TrustRegion(max_kl=0.01, cg_max_steps=50, cg_damping=0.0)
@@ -34,12 +37,28 @@ def kl(params: Params) -> th.Tensor:
     return kl_divergence(policy(start()), policy(params))
 
 
+def hessian_of(divergence: Callable[[Params], th.Tensor]) -> MatVec:
+    """Products with the Hessian of a divergence at the start, by differentiating it twice."""
+    phi = require_grad(start())
+    slope = flatten({name: v[None] for name, v in grad(divergence(phi), phi, create_graph=True).items()})
+    return lambda v: flatten({k: g[None] for k, g in grad((slope * v).sum(), phi, retain_graph=True).items()})
+
+
+def take_step(
+    ascent: Params,
+    settings: TrustRegion = EXACT,
+    improvement: Callable[[Params], float] | None = None,
+    divergence: Callable[[Params], th.Tensor] = kl,
+) -> tuple[Params, OuterInfo]:
+    return trust_region_step(start(), ascent, divergence, settings, improvement, hessian_of(kl))
+
+
 def test_direction_is_the_natural_gradient_and_the_divergence_is_the_radius():
-    new, info = trust_region_step(start(), gradient(), kl, EXACT)
+    new, info = take_step(gradient())
     fisher = {"mean": (-2 * start()["log_std"]).exp(), "log_std": th.full((3,), 2.0, dtype=th.float64)}
     natural = {name: gradient()[name] / fisher[name] for name in fisher}
     length = math.sqrt(2 * 0.01 / sum((natural[k] * gradient()[k]).sum().item() for k in natural))
-    shrink = 0.9**info.n_backtracks
+    shrink = BACKTRACK_FACTOR**info.n_backtracks
     for name, value in start().items():
         assert th.allclose(new[name] - value, shrink * length * natural[name], rtol=1e-6)
         assert not new[name].requires_grad
@@ -51,7 +70,7 @@ def test_direction_is_the_natural_gradient_and_the_divergence_is_the_radius():
 
 
 def test_damping_shortens_the_step_along_directions_of_little_curvature():
-    damped, info = trust_region_step(start(), gradient(), kl, EXACT._replace(cg_damping=10.0))
+    damped, info = take_step(gradient(), EXACT._replace(cg_damping=10.0))
     assert 0 < info.kl <= 0.01
     fisher_mean = (-2 * start()["log_std"]).exp()
     step = damped["mean"] - start()["mean"]
@@ -60,14 +79,14 @@ def test_damping_shortens_the_step_along_directions_of_little_curvature():
 
 
 def test_the_step_is_shortened_until_the_surrogate_improves():
-    full, first = trust_region_step(start(), gradient(), kl, EXACT)
+    full, first = take_step(gradient())
     seen: list[Params] = []
 
     def refuse_three_times(candidate: Params) -> float:
         seen.append(candidate)
         return 0.25 if len(seen) == 4 else (float("nan") if len(seen) == 2 else -1.0)
 
-    new, info = trust_region_step(start(), gradient(), kl, EXACT, refuse_three_times)
+    new, info = take_step(gradient(), improvement=refuse_three_times)
     assert info.accepted
     assert info.improvement == 0.25
     assert info.n_backtracks == first.n_backtracks + 3
@@ -78,25 +97,24 @@ def test_the_step_is_shortened_until_the_surrogate_improves():
 
 def test_nothing_changes_when_no_step_is_accepted():
     for improvement in (lambda _: -1.0, lambda _: 0.0, lambda _: float("nan")):
-        new, info = trust_region_step(start(), gradient(), kl, EXACT, improvement)
+        new, info = take_step(gradient(), improvement=improvement)
         assert all(th.equal(new[name], value) for name, value in start().items())
         assert not info.accepted
         assert info.kl == 0.0
-        assert info.n_backtracks == EXACT.max_backtracks
+        assert info.n_backtracks == MAX_BACKTRACKS
 
 
 def test_the_divergence_is_never_above_the_radius():
     """A divergence that grows faster than its quadratic part."""
-    grows = lambda params: kl(params) + 1e6 * kl(params) ** 2  # noqa: E731
-    new, info = trust_region_step(start(), gradient(), grows, EXACT._replace(max_backtracks=60))
+    grows = lambda params: kl(params) + 1e4 * kl(params) ** 2  # noqa: E731
+    new, info = take_step(gradient(), divergence=grows)
     assert info.accepted
     assert info.n_backtracks > 5
     assert 0 < grows(new).item() <= 0.01
 
 
 def test_a_divergence_that_is_not_a_number_is_not_accepted():
-    broken = lambda params: kl(params) * (1.0 if params["mean"].requires_grad else float("nan"))  # noqa: E731
-    new, info = trust_region_step(start(), gradient(), broken, EXACT)
+    new, info = take_step(gradient(), divergence=lambda params: kl(params) * float("nan"))
     assert not info.accepted
     assert th.equal(new["mean"], start()["mean"])
 
@@ -104,15 +122,15 @@ def test_a_divergence_that_is_not_a_number_is_not_accepted():
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_useless_gradients_change_nothing(value):
     bad = {name: th.full_like(g, value) for name, g in gradient().items()}
-    new, info = trust_region_step(start(), bad, kl, EXACT)
+    new, info = take_step(bad)
     assert not info.accepted
     assert all(th.equal(new[name], old) for name, old in start().items())
 
 
 def test_the_scale_of_the_gradient_does_not_matter_and_the_arguments_are_unchanged():
     params, g = start(), gradient()
-    new, _ = trust_region_step(params, g, kl, EXACT)
-    other, _ = trust_region_step(params, {k: 1e4 * v for k, v in g.items()}, kl, EXACT)
+    new, _ = trust_region_step(params, g, kl, EXACT, None, hessian_of(kl))
+    other, _ = take_step({k: 1e4 * v for k, v in g.items()})
     for name in new:
         assert th.allclose(new[name], other[name], rtol=1e-8)
         assert th.equal(params[name], start()[name])

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from sb3_bomrl.envs.frozen_lake import LakeTasks
 from sb3_bomrl.envs.navigation import Navigation2DEnv
-from sb3_bomrl.envs.tasks import AngleTasks, DirectionTasks, IntervalTasks, SquareTasks, check_horizon, check_range
+from sb3_bomrl.envs.tasks import AngleTasks, DirectionTasks, IntervalTasks, SquareTasks
 
 
 def test_velocities_are_uniform_over_the_range():
-    draws = np.array(IntervalTasks(0.0, 2.0).sample(np.random.default_rng(0), 4000))
+    draws = np.array(IntervalTasks((0.0, 2.0)).sample(np.random.default_rng(0), 4000))
     counts, _ = np.histogram(draws, bins=4, range=(0.0, 2.0))
     assert counts.sum() == 4000
     assert np.abs(counts - 1000).max() < 5 * np.sqrt(4000 * 0.25 * 0.75)
@@ -17,7 +18,7 @@ def test_velocities_are_uniform_over_the_range():
 @pytest.mark.parametrize(("high", "last"), [(2.0, 1.9), (3.0, 2.9)])
 def test_held_out_velocities_are_those_of_the_protocol(high, last):
     expected = [round(0.1 * k, 10) for k in range(1, round(last * 10) + 1)]
-    assert IntervalTasks(0.0, high).test_tasks == expected
+    assert IntervalTasks((0.0, high)).test_tasks == expected
 
 
 @pytest.mark.parametrize("n_tasks", [1, 2, 5, 20])
@@ -55,8 +56,8 @@ def test_angles_go_all_the_way_round():
     ("tasks", "given", "canonical"),
     [
         (AngleTasks(), np.float32(0.5), 0.5),
-        (IntervalTasks(0, 2), np.float32(0.5), 0.5),
-        (IntervalTasks(0, 2), 3, 3.0),
+        (IntervalTasks((0, 2)), np.float32(0.5), 0.5),
+        (IntervalTasks((0, 2)), 3, 3.0),
         (DirectionTasks(), -1.0, -1),
         (DirectionTasks(), np.int64(1), 1),
         (SquareTasks(), np.array([0.25, 1.0]), (0.25, 1.0)),
@@ -68,7 +69,7 @@ def test_tasks_become_plain_objects(tasks, given, canonical):
     assert type(task) is type(canonical)
 
 
-@pytest.mark.parametrize("tasks", [IntervalTasks(0, 2), DirectionTasks(), SquareTasks()])
+@pytest.mark.parametrize("tasks", [IntervalTasks((0, 2)), DirectionTasks(), SquareTasks()])
 @pytest.mark.parametrize("task", [None, "fast", True, [], float("nan"), [1.0, 2.0, 3.0], (np.inf, 0.0)])
 def test_what_is_no_task_is_refused(tasks, task):
     with pytest.raises(ValueError, match=r"task must be .*, got"):
@@ -83,12 +84,13 @@ def test_zero_is_no_direction():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: IntervalTasks(1.0, 1.0), "goal_range .* got"),
-        (lambda: IntervalTasks(0.0, float("inf")), "goal_range .* finite"),
-        (lambda: check_range(3), r"goal_range must be two numbers \(low, high\), got 3"),
+        (lambda: IntervalTasks((1.0, 1.0)), r"goal_range .* with low < high, got \(1.0, 1.0\)"),
+        (lambda: IntervalTasks((0.0, float("inf"))), "goal_range must be two finite numbers"),
+        (lambda: IntervalTasks(3), r"goal_range must be two finite numbers \(low, high\) .* got 3"),
         (lambda: SquareTasks(0.0), "goal_half_width must be a finite number above 0, got 0.0"),
-        (lambda: check_horizon(0), "horizon must be an integer of at least 1 .*, got 0"),
-        (lambda: check_horizon(2.5), "horizon must be an integer .* got 2.5"),
+        (lambda: Navigation2DEnv(horizon=0), "horizon must be an integer of at least 1, got 0"),
+        (lambda: Navigation2DEnv(horizon=2.5), "horizon must be an integer of at least 1, got 2.5"),
+        (lambda: LakeTasks("high_variance", n_train_tasks=0), "n_train_tasks must be an integer of at least 1, got 0"),
     ],
 )
 def test_bad_families_are_explained(make, message):

@@ -190,5 +190,5 @@ def test_a_factory_with_other_spaces_is_refused():
 def test_number_of_tasks_is_checked():
     with pytest.raises(ValueError, match="n_tasks must be an integer of at least 1, got 0"):
         wrapped().sample_tasks(0)
-    with pytest.raises(ValueError, match="seed must be a non-negative integer or None, got -1"):
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0, or None, got -1"):
         wrapped().seed_tasks(-1)

@@ -73,9 +73,7 @@ def test_implicit_is_the_derivative_of_the_solved_lower_level(
     assert adapted.gradient_norm.max() < 1e-2
     theta, norm = newton(lower_level(1), phi, adapted.params, 12)
     assert norm.max() < 1e-11
-    result = bomrl_meta_gradient(
-        lower_level(1), None, phi, theta, query, solver, "implicit", gamma=0.9, cg_max_steps=200
-    )
+    result = bomrl_meta_gradient(lower_level(1), phi, theta, query, "implicit", cg_max_steps=200)
     assert result.solve.status.tolist() == [SolveStatus.CONVERGED] * N_TASKS
 
     # all perturbations, +e_i and -e_i of every parameter, are one batch of lower levels
@@ -111,7 +109,7 @@ def test_unrolled_is_the_derivative_of_all_steps(kind, distance, method, make_ac
     lower, phi, query, solver = setting(make_actor, draw_params, draw_batch, kind, distance)
     solver = solver._replace(method=method, learning_rate=0.05)
     adapted = adapt(lower, phi, solver)
-    result = bomrl_meta_gradient(lower, None, phi, adapted.params, query, solver, "unrolled", gamma=0.9)
+    result = bomrl_meta_gradient(lower, phi, adapted.params, query, "unrolled", solver)
     assert result.solve is None
 
     direction, eps = draw_params(lower.actor, 1, 9), 1e-5
@@ -129,7 +127,7 @@ def test_unrolled_is_the_derivative_of_all_steps(kind, distance, method, make_ac
 def test_unrolled_is_autograd_through_steps_written_out(make_actor, draw_params, draw_batch):
     lower, phi, query, solver = setting(make_actor, draw_params, draw_batch, n_steps=3)
     adapted = adapt(lower, phi, solver)
-    got = bomrl_meta_gradient(lower, None, phi, adapted.params, query, solver, "unrolled", gamma=0.9).gradient
+    got = bomrl_meta_gradient(lower, phi, adapted.params, query, "unrolled", solver).gradient
 
     leaves = require_grad(phi)
     theta, data = dict(leaves), lower.batch
@@ -149,7 +147,7 @@ def test_unrolled_is_autograd_through_steps_written_out(make_actor, draw_params,
 def test_first_order_is_the_gradient_at_the_adapted_policy(make_actor, draw_params, draw_batch):
     lower, phi, query, solver = setting(make_actor, draw_params, draw_batch)
     adapted = adapt(lower, phi, solver).params
-    result = bomrl_meta_gradient(lower, None, phi, adapted, query, solver, "first_order", gamma=0.9)
+    result = bomrl_meta_gradient(lower, phi, adapted, query, "first_order", solver)
     leaves = require_grad(adapted)
     query_surrogate(lower.actor, query, leaves).mean().backward()
     for name, leaf in leaves.items():
@@ -162,14 +160,14 @@ def test_first_order_is_the_gradient_at_the_adapted_policy(make_actor, draw_para
 def test_a_batch_of_tasks_gives_the_mean_of_the_tasks(mode, make_actor, draw_params, draw_batch):
     lower, phi, query, solver = setting(make_actor, draw_params, draw_batch, "categorical", reg_coef=20.0)
     adapted = adapt(lower, phi, solver).params
-    whole = bomrl_meta_gradient(lower, None, phi, adapted, query, solver, mode, gamma=0.9)
+    whole = bomrl_meta_gradient(lower, phi, adapted, query, mode, solver)
     alone = []
     for task in range(N_TASKS):
         own = slice(task, task + 1)
         pick = lambda x, own=own: type(x)(*(part[own] for part in x))  # noqa: E731
         part = LowerLevel(lower.actor, pick(lower.batch), "kl_meta_task", "sigmoid", 20.0)
         params = [{name: value[own] for name, value in p.items()} for p in (phi, adapted)]
-        alone.append(bomrl_meta_gradient(part, None, *params, pick(query), solver, mode, gamma=0.9))
+        alone.append(bomrl_meta_gradient(part, *params, pick(query), mode, solver))
     for name, value in whole.gradient.items():
         mean = th.stack([result.gradient[name] for result in alone]).mean(0)
         assert th.allclose(value, mean, rtol=1e-6, atol=1e-9)
@@ -183,18 +181,18 @@ def test_negative_curvature_is_reported_and_the_result_finite(make_actor, draw_p
     gradient = flatten(grad(lower.loss(theta, phi).sum(), theta, create_graph=True))
     hessian = th.stack([flatten(grad(g.sum(), theta, retain_graph=True)) for g in gradient.unbind(1)], 1)
     assert float(th.linalg.eigvalsh(hessian)[:, 0].max()) < -1.0
-    result = bomrl_meta_gradient(lower, None, phi, phi, query, solver, "implicit", gamma=0.9, cg_max_steps=50)
+    result = bomrl_meta_gradient(lower, phi, phi, query, "implicit", solver, cg_max_steps=50)
     assert result.solve.status.tolist() == [SolveStatus.NEGATIVE_CURVATURE] * N_TASKS
     assert all(bool(value.isfinite().all()) for value in result.gradient.values())
     safe = LowerLevel(lower.actor, lower.batch, "parameter", "sigmoid", 100.0)
-    result = bomrl_meta_gradient(safe, None, phi, phi, query, solver, "implicit", gamma=0.9, cg_max_steps=50)
+    result = bomrl_meta_gradient(safe, phi, phi, query, "implicit", solver, cg_max_steps=50)
     assert result.solve.status.tolist() == [SolveStatus.CONVERGED] * N_TASKS
 
 
 def test_an_unknown_mode_is_refused(make_actor, draw_params, draw_batch):
     lower, phi, query, solver = setting(make_actor, draw_params, draw_batch)
     with pytest.raises(ValueError, match=r"hypergradient must be one of .* got 'exact'"):
-        bomrl_meta_gradient(lower, None, phi, phi, query, solver, "exact", gamma=0.9)
+        bomrl_meta_gradient(lower, phi, phi, query, "exact", solver)
 
 
 def exact_batch(actor, mdp: FiniteMDP, policy: th.Tensor) -> Batch:

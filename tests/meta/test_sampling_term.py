@@ -1,14 +1,14 @@
 """Eq. (A6) on sampled trajectories against the exact derivative of Eq. (A5), by autograd through the Bellman solve."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch as th
 
-from sb3_bomrl.core.inner_solvers import InnerSolver
 from sb3_bomrl.core.surrogates import get_surrogate
-from sb3_bomrl.meta.batches import make_batch
+from sb3_bomrl.meta.batches import make_batch, state_visitation
 from sb3_bomrl.meta.gradients import bomrl_meta_gradient
 from sb3_bomrl.meta.lower_level import LowerLevel
 from sb3_bomrl.meta.sampling_term import sampling_term
@@ -113,7 +113,9 @@ def estimate(make_table, rollout: Rollout, distance: str, surrogate: str, baseli
     """(n_tasks, S, A) by the package, from the rollout to the sampling term."""
     phi, theta, x = ({"action_net.weight": t.T.expand(rollout.n_tasks, -1, -1)} for t in tables())
     actor = make_table(N_STATES, N_ACTIONS)
-    lower = LowerLevel(actor, make_batch(rollout, actor, False, GAMMA), distance, surrogate, REG_COEF)
+    lower = LowerLevel(
+        actor, make_batch(rollout, actor, state_visitation(rollout, GAMMA), False), distance, surrogate, REG_COEF
+    )
     return sampling_term(lower, rollout, phi, theta, GAMMA, x, baseline_is_fitted)["action_net.weight"].mT
 
 
@@ -226,9 +228,12 @@ def test_the_whole_meta_gradient_converges_to_that_of_the_exact_algorithm(distan
         (nu[:, None] * adapted)[states, actions],
     )
     params = [{"action_net.weight": t.detach().T.expand(N_REPEATS, -1, -1)} for t in (phi, adapted.log())]
-    lower = LowerLevel(actor, make_batch(rollout, actor, False, GAMMA), distance, "linear", 0.3)
+    lower = LowerLevel(
+        actor, make_batch(rollout, actor, state_visitation(rollout, GAMMA), False), distance, "linear", 0.3
+    )
     for mode, whole in (("implicit_sampling", True), ("implicit", False)):
-        result = bomrl_meta_gradient(lower, rollout, *params, query, InnerSolver(), mode, GAMMA, cg_max_steps=12)
+        part_b = partial(sampling_term, lower, rollout, *params, GAMMA)
+        result = bomrl_meta_gradient(lower, *params, query, mode, cg_max_steps=12, sampling_term=part_b)
         got = result.gradient["action_net.weight"].T
         assert cosine(got, gradients[whole]) > 0.99
         # 0.07 if the visitation of the distance were left out

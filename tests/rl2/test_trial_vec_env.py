@@ -6,7 +6,6 @@ import pytest
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-import sb3_bomrl
 from sb3_bomrl import TrialWrapper, make_meta_vec_env, make_trial_vec_env
 from sb3_bomrl.rl2.trial_vec_env import TrialVecEnv
 from sb3_bomrl.vec_env import NavigationVecEnv
@@ -109,4 +108,3 @@ def test_what_cannot_be_wrapped_is_said():
     with pytest.raises(ValueError, match="venv must be a BatchTaskVecEnv"):
         TrialVecEnv(make_meta_vec_env("bomrl/Navigation2D-v0", 2, "dummy"))
     assert TrialVecEnv(VecMonitor(NavigationVecEnv(2))).num_envs == 2
-    assert sb3_bomrl.vec_env.TrialVecEnv is TrialVecEnv

@@ -49,7 +49,7 @@ def test_final_observations_follow_the_order_of_the_mask():
     # given in the order of time, wanted in the order of (task, step, environment)
     cuts = [(step, e, np.array([10.0 * step + e, 0.0])) for step, e in [(0, 3), (1, 0), (1, 2), (2, 1), (2, 0)]]
     rollout = build(cuts=cuts)
-    owners = rollout.bootstraps.nonzero().tolist()
+    owners = rollout.truncated.nonzero().tolist()
     assert owners == [[0, 1, 0], [0, 2, 0], [0, 2, 1], [1, 0, 1], [1, 1, 0]]
     expected = [10.0 * step + 2 * task + e for task, step, e in owners]
     assert rollout.final_observations[:, 0].tolist() == expected

@@ -80,7 +80,7 @@ def test_collect_is_the_loop_written_by_hand(line, n_envs):
             np.testing.assert_allclose(rollout.rewards[task, :, e], rewards, rtol=1e-6)
             np.testing.assert_array_equal(rollout.episode_starts[task, :, e], starts)
             np.testing.assert_array_equal(rollout.episode_ends[task, :, e], terminated | cut)
-            np.testing.assert_array_equal(rollout.bootstraps[task, :, e], cut)
+            np.testing.assert_array_equal(rollout.truncated[task, :, e], cut)
         finals += [columns[e][t][5] for t in range(N_STEPS) for e in range(per_task) if columns[e][t][4]]
         expected = log_probs(
             actor, params, task, rollout.observations[task].flatten(0, 1), rollout.actions[task].flatten(0, 1)
@@ -88,9 +88,9 @@ def test_collect_is_the_loop_written_by_hand(line, n_envs):
         th.testing.assert_close(rollout.log_probs[task].flatten(), expected)
     np.testing.assert_array_equal(rollout.final_observations, np.array(finals))
     # the example shows every kind of ending
-    assert (rollout.episode_ends & ~rollout.bootstraps).any()
-    assert rollout.bootstraps[:, :-1].any()
-    assert rollout.bootstraps[:, -1].any()
+    assert (rollout.episode_ends & ~rollout.truncated).any()
+    assert rollout.truncated[:, :-1].any()
+    assert rollout.truncated[:, -1].any()
 
 
 def test_actions_out_of_bounds_are_clipped_for_the_environment_but_not_in_the_data(line):
@@ -178,8 +178,8 @@ def test_collect_episodes_plays_whole_episodes_in_even_shares(line, n_episodes, 
     counted = rollout.mask
     np.testing.assert_array_equal((rollout.episode_starts & counted).sum(1), [shares] * 2)
     np.testing.assert_array_equal((rollout.episode_ends & counted).sum(1), [shares] * 2)
-    assert not (rollout.bootstraps & ~counted).any()
-    assert len(rollout.final_observations) == int(rollout.bootstraps.sum())
+    assert not (rollout.truncated & ~counted).any()
+    assert len(rollout.final_observations) == int(rollout.truncated.sum())
     for task in range(2):
         for e, share in enumerate(shares):
             # counted steps come first, without gaps, and stop with the last episode of the share

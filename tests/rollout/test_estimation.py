@@ -32,13 +32,13 @@ def test_value_net_gae_is_the_loop_written_out(line):
             return float(actor.policy.predict_values(obs[None]))
 
     finals = {
-        tuple(i): obs for i, obs in zip(rollout.bootstraps.nonzero().tolist(), rollout.final_observations, strict=True)
+        tuple(i): obs for i, obs in zip(rollout.truncated.nonzero().tolist(), rollout.final_observations, strict=True)
     }
     for task in range(2):
         for e in range(2):
             carried = 0.0
             for t in reversed(range(13)):
-                if rollout.bootstraps[task, t, e]:
+                if rollout.truncated[task, t, e]:
                     following, carried = value(finals[task, t, e]), 0.0
                 elif rollout.episode_ends[task, t, e]:
                     following, carried = 0.0, 0.0
@@ -85,7 +85,7 @@ def test_all_tasks_at_once_is_one_task_at_a_time(line, baseline):
     rollout = collect(env, actor)
     estimate = AdvantageEstimator(actor, GAMMA, LAMBDA, baseline)
     together = estimate(rollout).advantages
-    owners = rollout.bootstraps.nonzero()[:, 0]
+    owners = rollout.truncated.nonzero()[:, 0]
     for task in range(2):
         alone = rollout._replace(
             **{

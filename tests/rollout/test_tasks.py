@@ -8,24 +8,24 @@ from hypothesis import strategies as st
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from sb3_bomrl import TaskSamplerWrapper, make_meta_vec_env
-from sb3_bomrl.rollout.tasks import TaskDistribution, has_tasks, set_tasks, split_in_waves
+from sb3_bomrl.rollout.tasks import TaskSampler, has_tasks, set_tasks, split_in_waves
 
 
 def test_an_environment_without_tasks_is_one_task():
     env = DummyVecEnv([lambda: gym.make("CartPole-v1")])
     assert not has_tasks(env)
-    distribution = TaskDistribution(env)
-    assert distribution.sample(3, np.random.default_rng(0)) == [None, None, None]
-    assert distribution.test_tasks() == [None]
+    sampler = TaskSampler(env)
+    assert sampler.sample(3, np.random.default_rng(0)) == [None, None, None]
+    assert sampler.test_tasks() == [None]
     set_tasks(env, [None])
 
 
 def test_tasks_depend_on_the_generator_alone():
     env = make_meta_vec_env("bomrl/Navigation2D-v0", 3)
-    distribution = TaskDistribution(env)
+    sampler = TaskSampler(env)
 
     def sample(seed):
-        return distribution.sample(4, np.random.default_rng(seed))
+        return sampler.sample(4, np.random.default_rng(seed))
 
     first = sample(0)
     env.seed(5)
@@ -33,16 +33,16 @@ def test_tasks_depend_on_the_generator_alone():
     assert sample(0) == first
     assert sample(1) != first
     assert len({tuple(task) for task in first}) == 4
-    assert len(distribution.test_tasks()) == 25
+    assert len(sampler.test_tasks()) == 25
 
 
 def test_an_environment_with_its_own_methods_needs_no_seed_tasks(line):
     env = line.vec(2)
     env.seed(1)
     env.reset()
-    tasks = TaskDistribution(env).sample(3, np.random.default_rng(0))
+    tasks = TaskSampler(env).sample(3, np.random.default_rng(0))
     assert len(set(tasks)) == 3
-    assert TaskDistribution(env).test_tasks() is None
+    assert TaskSampler(env).test_tasks() is None
 
 
 def test_a_family_needs_both_methods(line):
@@ -58,7 +58,7 @@ def test_a_family_needs_both_methods(line):
             pass
 
     with pytest.raises(ValueError, match=r"no sample_tasks\(n\)"):
-        TaskDistribution(DummyVecEnv([lambda: NoSample(gym.make("CartPole-v1"))])).sample(1, np.random.default_rng(0))
+        TaskSampler(DummyVecEnv([lambda: NoSample(gym.make("CartPole-v1"))])).sample(1, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("backend", ["numpy", "dummy"])
@@ -67,6 +67,9 @@ def test_every_environment_gets_its_own_task(backend):
     tasks = [(0.1, 0.2), (-0.3, 0.0), (0.5, -0.5)]
     set_tasks(env, tasks)
     assert [tuple(task) for task in env.env_method("get_task")] == tasks
+    env = make_meta_vec_env("bomrl/Navigation2D-v0", 4, backend=backend)
+    set_tasks(env, tasks[:2], n_repeats=2)
+    assert [tuple(task) for task in env.env_method("get_task")] == [tasks[0], tasks[0], tasks[1], tasks[1]]
 
 
 def test_the_wrapper_is_a_task_family(line):
@@ -76,7 +79,7 @@ def test_the_wrapper_is_a_task_family(line):
         )
 
     env = VecMonitor(DummyVecEnv([make] * 2))
-    sample = [TaskDistribution(env).sample(2, np.random.default_rng(7)) for _ in range(2)]
+    sample = [TaskSampler(env).sample(2, np.random.default_rng(7)) for _ in range(2)]
     assert sample[0] == sample[1]
     set_tasks(env, sample[0])
     env.reset()
@@ -98,5 +101,5 @@ def test_tasks_are_spread_evenly_or_refused(n_tasks, n_envs):
 
 
 def test_no_tasks_are_refused():
-    with pytest.raises(ValueError, match="number of tasks must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="number of tasks must be an integer of at least 1, got 0"):
         split_in_waves(0, 3, "number of tasks")

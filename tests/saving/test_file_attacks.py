@@ -1,4 +1,4 @@
-"""Files that nobody vouches for: a clear error or the right model, never code from the file."""
+"""Files that comes from elsewhere: a clear error or the right model, never code from the file."""
 
 import io
 import json

@@ -29,7 +29,7 @@ def everything(model):
         "optimizer": [[th.as_tensor(value).tolist() for value in slot.values()] for slot in slots.values()],
         "generator": model.task_generator.bit_generator.state,
         "counters": [model.num_timesteps, model.n_meta_iterations, model._n_updates, model._current_progress_remaining],
-        "step sizes": [model._step_size(name) for name in model.step_sizes],
+        "step sizes": [model._now(name) for name in model.scheduled],
         "normaliser": [rms.mean.tolist(), rms.var.tolist(), rms.count],
         "kl_coefs": getattr(model, "kl_coefs", None),
     }

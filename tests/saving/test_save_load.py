@@ -100,8 +100,7 @@ def test_the_file_holds_no_environment_buffer_or_network_in_its_pickled_data(tin
         assert {"data", "policy.pth", "policy.optimizer.pth"} <= set(archive.namelist())
         data = json.loads(archive.read("data"))
     forbidden = {
-        "env", "policy", "actor", "rollout_buffer", "_vec_normalize_env", "_logger", "_collector", "_task_distribution",
-        "_normalizer", "_callback",
+        "env", "policy", "actor", "rollout_buffer", "_vec_normalize_env", "_logger", "_run",
     }  # fmt: skip
     assert not forbidden & set(data)
     kinds = {name: value[":type:"] for name, value in data.items() if isinstance(value, dict) and ":type:" in value}
@@ -246,7 +245,7 @@ def test_the_penalty_weights_of_promp_are_saved(tiny, tmp_path):
     model.save(tmp_path / "model")
     assert ProMP.load(tmp_path / "model").kl_coefs == model.kl_coefs
     assert ProMP.load_safely(tmp_path / "model").kl_coefs == model.kl_coefs
-    assert ProMP.load(tmp_path / "model", n_inner_steps=1).kl_coefs == [model.init_kl_coef]
+    assert ProMP.load(tmp_path / "model", n_adaptation_steps=1).kl_coefs == [model.init_kl_coef]
     for bad in ([-1.0, 0.0], [np.nan, 0.0], ["x", "y"]):
         with pytest.raises(ValueError, match=rf"kl_coefs must be a number in \[0, inf\], got {bad[0]!r}"):
             ProMP.load_safely(tmp_path / "model", kl_coefs=bad)

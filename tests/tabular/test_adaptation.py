@@ -2,7 +2,7 @@
 
 import pytest
 import torch as th
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sb3_bomrl.tabular import (
@@ -119,15 +119,15 @@ def test_gradient_of_the_meta_objective(distance, n_states, n_actions, gamma, re
     if distance == "parameter":
         path = adaptation_path(mdp, meta_logits.detach(), distance, reg_coef, n_adaptation_steps)
         ahead = adaptation_path(mdp, meta_logits.detach() + step * direction, distance, reg_coef, n_adaptation_steps)
-        if (ahead[-1] - path[-1]).norm() > 1e-2:
-            return  # the local minimum is about to vanish here: the map jumps, and has no derivative
+        # where the local minimum is about to vanish, the map jumps, and has no derivative
+        assume((ahead[-1] - path[-1]).norm() <= 1e-2)
     with th.no_grad():
         difference = meta_objective(meta_logits + step * direction) - meta_objective(meta_logits - step * direction)
     numeric, exact = difference / (2 * step), (gradient * direction).sum()
     assert abs(numeric - exact) <= 1e-4 * max(1.0, exact.abs().item())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     distance=st.sampled_from(KL_DISTANCES),
     n_states=st.integers(2, 6),
@@ -288,7 +288,7 @@ def test_kl_divergence_with_absent_actions():
     ("kwargs", "message"),
     [
         ({"distance": "euclid"}, "distance must be one of"),
-        ({"reg_coef": 0.0}, "reg_coef must be positive"),
+        ({"reg_coef": 0.0}, "reg_coef must be a finite number above 0, got 0.0"),
         ({"n_adaptation_steps": -1}, "n_adaptation_steps must be at least 0"),
     ],
 )

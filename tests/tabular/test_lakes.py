@@ -1,7 +1,6 @@
 """Layouts and tables of the Frozen Lakes."""
 
 import gymnasium as gym
-import numpy as np
 import pytest
 import torch as th
 
@@ -28,7 +27,6 @@ def test_layouts_have_a_path_and_differ(family, mark):
         assert (layout[0][0], layout[-1][-1]) == ("S", "G")
         assert set("".join(layout)) <= {"S", "F", "G", mark}
         assert (3, 3) in reachable(layout)
-    assert not set(sample_layouts(family, 20, 1, exclude=tuple(layouts))) & set(layouts)
 
 
 def test_share_of_marked_cells():
@@ -62,16 +60,11 @@ def test_rewards_and_absorption():
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="family must be one of"):
         sample_layouts("medium", 1, 0)
-    with pytest.raises(ValueError, match="frozen_probability"):
-        sample_layouts("high_variance", 1, 0, frozen_probability=1.0)
     with pytest.raises(ValueError, match="size must be at least 2"):
         sample_layouts("high_variance", 1, 0, size=1)
     with pytest.raises(ValueError, match="were not found"):
-        sample_layouts("high_variance", 50, 0, size=2)  # there are only four such cells
+        sample_layouts("high_variance", 4, 0, size=2)  # there are three: one of two cells may be a hole, or none
     with pytest.raises(ValueError, match="rows of one length"):
         check_layout(("SF", "FFG"))
-
-
-def test_slippery_rows_are_distributions():
-    mdp = lake_mdp(sample_layouts("high_variance", 5, 0), is_slippery=True)
-    assert np.isclose(mdp.transition.sum(-1).numpy(), 1).all()
+    with pytest.raises(ValueError, match="one start S and a goal G"):
+        check_layout(("SS", "FG"))

@@ -82,7 +82,7 @@ def test_random_is_seeded_and_a_garnet():
     assert not th.equal(first.transition, other.transition)
     assert ((first.transition > 0).sum(-1) == 3).all()
     assert first.batch_shape == (5,)
-    with pytest.raises(ValueError, match="n_states must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="n_states must be an integer of at least 1, got 0"):
         FiniteMDP.random(0, 3, 0.9, 0)
 
 
@@ -109,10 +109,10 @@ def value_iteration(table: dict, gamma: float, n_sweeps: int) -> list[float]:
 def test_from_toy_text_env(env_id, n_states, kwargs):
     """The optimal values are those of value iteration on the environment's own table."""
     env = gym.make(env_id, **kwargs)
-    mdp = FiniteMDP.from_env(env, gamma=0.9)
+    mdp = FiniteMDP.from_env(env, gamma=0.8)
     assert mdp.n_states == n_states
     _, values = optimal_policy(mdp)
-    reference = value_iteration(env.unwrapped.P, 0.9, 300)
+    reference = value_iteration(env.unwrapped.P, 0.8, 100)
     th.testing.assert_close(values[: len(reference)], th.tensor(reference).double(), rtol=0, atol=1e-5)
     env.close()
 

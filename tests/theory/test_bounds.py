@@ -53,8 +53,8 @@ def assert_no_violation(mdp: FiniteMDP, meta_logits: th.Tensor, distance: str, r
 @pytest.mark.parametrize("reg_coef", [0.01, 0.5, 20.0])
 @pytest.mark.parametrize("n_steps", [1, 3])
 def test_no_violation_on_thousands_of_mdps(distance, reg_coef, n_steps):
-    mdp = FiniteMDP.random(4, 3, 0.9, seed=n_steps, n_tasks=400)
-    assert_no_violation(mdp, random_logits(400, 4, 3, seed=1), distance, reg_coef, n_steps)
+    mdp = FiniteMDP.random(4, 3, 0.9, seed=n_steps, n_tasks=250)
+    assert_no_violation(mdp, random_logits(250, 4, 3, seed=1), distance, reg_coef, n_steps)
 
 
 @settings(max_examples=60, deadline=None)
@@ -220,7 +220,7 @@ def test_no_policy_has_a_smaller_task_variance_than_the_minimizing_one():
     th.testing.assert_close(best.sum(-1), th.ones(5, dtype=th.float64), rtol=0, atol=1e-12)
     smallest = task_variance(mdps, best)
     assert 0 < smallest < float("inf")
-    for seed in range(100):
+    for seed in range(40):
         noise = random_logits(5, 3, seed=seed)
         assert task_variance(mdps, noise.softmax(-1)) > smallest
         assert task_variance(mdps, 0.99 * best + 0.01 * noise.softmax(-1)) > smallest - 1e-12
@@ -229,12 +229,12 @@ def test_no_policy_has_a_smaller_task_variance_than_the_minimizing_one():
 
 def test_bad_arguments_are_named():
     mdp = FiniteMDP.random(2, 2, 0.5, 0)
-    with pytest.raises(ValueError, match="n_adaptation_steps must be at least 1"):
+    with pytest.raises(ValueError, match="n_adaptation_steps must be an integer of at least 1, got 0"):
         bounds(mdp, th.full((2, 2), 0.5, dtype=th.float64), "kl_task_meta", 1.0, 0)
     with pytest.raises(ValueError, match="meta_policy must be positive"):
         bounds(mdp, th.eye(2, dtype=th.float64), "kl_task_meta", 1.0)
     table = th.zeros(2, 2)
-    with pytest.raises(ValueError, match="reg_coef must be positive"):
+    with pytest.raises(ValueError, match=r"reg_coef must be a finite number above 0, got 0\.0"):
         adaptation_certificate(mdp, table, table, "kl_task_meta", 0.0)
     with pytest.raises(ValueError, match="distance must be one of"):
         adaptation_certificate(mdp, table, table, "l2", 1.0)

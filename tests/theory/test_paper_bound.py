@@ -102,7 +102,11 @@ def test_b4_flag_with_one_comparator_by_hand():
 
 
 def test_b4_flag_sees_a_lower_level_that_is_stuck():
-    """One state again, e = 0; but from a meta-policy that all but excludes the good action Alg(3) stays where it is."""
+    """
+    One state again, e = 0; but from a meta-policy that all but excludes the good action Alg(3) stays where it is.
+
+    Without the condition, the nearest comparators would give a value below the gap.
+    """
     mdp = FiniteMDP(th.ones(1, 2, 1), th.tensor([[0.0, 1.0]]), th.ones(1), 0.5)
     meta_logits, reg_coef = th.tensor([[10.0, -10.0]], dtype=th.float64), 1e-3
     gap = optimality_gap(mdp, adapt(mdp, meta_logits, "parameter", reg_coef)).item()
@@ -110,7 +114,13 @@ def test_b4_flag_sees_a_lower_level_that_is_stuck():
     value, holds = result["paper"]
     assert gap == pytest.approx(2.0, abs=1e-5)
     assert result["B3"].item() >= gap - 1e-9
-    assert value.item() >= gap or not bool(holds)
+    assert bool(holds)
+    assert value.item() >= gap
+    log_family = comparators(mdp, meta_logits)[0][:N_OPTIMAL_FAMILY]
+    level = (meta_logits - log_family).mean(-1, keepdim=True)
+    apart = (log_family + level - meta_logits).square().sum((-1, -2))
+    unconditional = optimality_gap(mdp, log_family.exp()) + 3 * reg_coef * apart  # (1 + gamma) / (1 - gamma) = 3
+    assert unconditional[unconditional.isfinite()].min() < gap
 
 
 @pytest.mark.parametrize("distance", DISTANCES)

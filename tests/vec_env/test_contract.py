@@ -70,7 +70,7 @@ def test_set_tasks_for_all_or_some(env_id):
     assert venv.env_method("get_task") == tasks[:3]
     venv.unwrapped.set_tasks([tasks[5], tasks[4]], indices=[2, 0])
     assert venv.unwrapped.get_tasks() == [tasks[4], tasks[1], tasks[5]]
-    with pytest.raises(ValueError, match="tasks must hold one task per environment, 3, got 2"):
+    with pytest.raises(ValueError, match=r"n_repeats must be the number of environments, 3, got 2 \* 1"):
         venv.unwrapped.set_tasks(tasks[:2])
     with pytest.raises(ValueError, match="task must be"):
         venv.unwrapped.set_tasks([tasks[0], "x", tasks[0]])
@@ -180,3 +180,22 @@ def test_close_ends_the_threads():
     while n_threads() > before and time.monotonic() < deadline:
         time.sleep(0.01)  # the kernel lists a thread for a moment after it was joined
     assert n_threads() <= before
+
+
+@pytest.mark.parametrize("env_id", [*IDS, "bomrl/FrozenLakeLowVariance-v0"])
+def test_repeated_tasks_are_as_many_single_ones(env_id, monkeypatch):
+    """Each task is checked once, and neighbouring environments play it, among all environments or some."""
+    once, each = make(env_id, n_envs=5), make(env_id, n_envs=5)
+    chosen = once.get_attr("test_tasks", 0)[0][:2]
+    kind, checked = type(once.unwrapped.task_distribution), []
+    check = kind.check
+    monkeypatch.setattr(kind, "check", lambda self, task: checked.append(task) or check(self, task))
+    once.unwrapped.set_tasks(chosen, n_repeats=2, indices=[4, 0, 1, 3])
+    assert checked == chosen
+    each.unwrapped.set_tasks([chosen[i] for i in (0, 0, 1, 1)], indices=[4, 0, 1, 3])
+    assert once.unwrapped.get_tasks() == each.unwrapped.get_tasks()
+    assert [once.unwrapped.get_task(i) for i in (4, 0, 1, 3)] == [chosen[i] for i in (0, 0, 1, 1)]
+    once.reset(), each.reset()
+    actions = np.array([once.action_space.sample() for _ in range(5)])
+    for one, other in zip(once.step(actions)[:3], each.step(actions)[:3], strict=True):
+        np.testing.assert_array_equal(one, other)

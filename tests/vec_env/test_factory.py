@@ -102,12 +102,16 @@ def test_first_task_of_all_environments():
 @pytest.mark.parametrize(
     ("args", "kwargs", "message"),
     [
-        (("bomrl/AntVel-v0", 2), {"backend": "gpu"}, "backend must be 'auto', .* got 'gpu'"),
+        (("bomrl/AntVel-v0", 2), {"backend": "gpu"}, "backend must be one of \\('auto', .* got 'gpu'"),
         (("bomrl/AntVel-v0", 0), {}, "n_envs must be an integer of at least 1, got 0"),
         (("bomrl/AntVel-v0", 2), {"backend": "numpy"}, "env_id must be one of .*Navigation2D.* got 'bomrl/AntVel-v0'"),
         (("CartPole-v1", 2), {"backend": "mujoco"}, "env_id must be one of .*AntVel.* got 'CartPole-v1'"),
         (("bomrl/AntVel-v0", 2), {"env_kwargs": {"n_threads": 0}}, "n_threads must be .* got 0"),
-        (("bomrl/AntVel-v0", 2), {"env_kwargs": {"render_mode": "human"}}, "render_mode must be None or 'rgb_array'"),
+        (
+            ("bomrl/AntVel-v0", 2),
+            {"env_kwargs": {"render_mode": "human"}},
+            r"render_mode must be one of \(None, 'rgb_array'\)",
+        ),
         (("bomrl/Navigation2D-v0", 2), {"env_kwargs": {"render_mode": "human"}}, "render_mode must be None .* 'human'"),
     ],
 )

@@ -53,7 +53,7 @@ def test_set_tasks_of_some_rows():
     assert venv.get_tasks() == [default, other, default]
     venv.env_method("set_task", other, indices=[2])
     assert venv.env_method("get_task") == [default, other, other]
-    with pytest.raises(ValueError, match="one task per environment"):
+    with pytest.raises(ValueError, match="must be the number of environments, 3, got 1"):
         venv.set_tasks([other])
     with pytest.raises(ValueError, match="row strings"):
         venv.set_tasks([other, other, 5])

@@ -14,10 +14,11 @@ from stable_baselines3.common.utils import LinearSchedule
 pytest.importorskip("rl_zoo3")
 
 from sb3_bomrl import BOMRL, zoo
+from sb3_bomrl.zoo import scripts
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # rl_zoo3 and what it imports
 ENV = "bomrl/Navigation2D-v0"
-TINY = ["n_envs:4", "meta_batch_size:2", "n_steps:10", "n_inner_steps:2"]
+TINY = ["n_envs:4", "meta_batch_size:2", "n_steps:10"]
 COMMON = ["--algo", "bomrl", "--env", ENV, "-f", "logs"]
 RUN = Path("logs/bomrl/bomrl-Navigation2D-v0_1")
 
@@ -29,7 +30,8 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         run(patch, "train", *COMMON, "-n", "160", "--eval-freq", "80", "--eval-episodes", "1", "--n-eval-envs", "5",
-            "--seed", "0", "--env-kwargs", "horizon:5", "-params", *TINY, "inner_lr:'lin_3e-3'")  # fmt: skip
+            "--seed", "0", "--env-kwargs", "horizon:5", "-params", *TINY, "n_inner_steps:2",
+            "inner_lr:'lin_3e-3'")  # fmt: skip
     return path
 
 
@@ -42,7 +44,7 @@ def zoo_run(folder, monkeypatch):
 
 def run(patch, *argv):
     patch.setattr(sys, "argv", ["sb3_bomrl.zoo", *argv])
-    zoo.main()
+    scripts.main()
 
 
 def test_train_saves_the_model_and_its_adapted_returns(folder):
@@ -81,11 +83,12 @@ def test_every_algorithm_trains_and_adapts_to_a_task(zoo_run, capsys, algo):
     common = ["--algo", algo, *COMMON[2:]]
     step_size = {"promp": "clip_range:'lin_0.2'", "reptile": "interpolation:'lin_0.5'"}.get(algo, "max_kl:'lin_0.1'")
     zoo_run("train", *common, "-n", "160", "--eval-freq", "80", "--eval-episodes", "1", "--n-eval-envs", "25",
-            "--seed", "0", "--env-kwargs", "horizon:5", "-params", *TINY, step_size)  # fmt: skip
+            "--seed", "0", "--env-kwargs", "horizon:5", "-params", *TINY,
+            "n_adaptation_steps:2", step_size)  # fmt: skip
     path = Path(f"logs/{algo}/bomrl-Navigation2D-v0_1")
     model = zoo.REGISTRY[algo].load_safely(path / "bomrl-Navigation2D-v0.zip")
     entry = yaml.safe_load(zoo.config_path(algo).read_text())["bomrl/Navigation2D-v0"]
-    assert (model.num_timesteps, model.n_inner_steps, model.inner_lr) == (160, 2, entry["inner_lr"])
+    assert (model.num_timesteps, model.n_adaptation_steps, model.inner_lr) == (160, 2, entry["inner_lr"])
     name, text = step_size.split(":")
     assert getattr(model, name)(0.5) == pytest.approx(0.5 * float(text[5:-1]))
     record = np.load(path / "evaluations.npz")
@@ -145,7 +148,7 @@ def test_plots_from_a_file(zoo_run, tmp_path, capsys, monkeypatch):
 def test_the_hub_scripts_can_be_imported():
     zoo.register()
     for name in ("push_to_hub", "load_from_hub", "record_video", "record_training"):
-        runpy.run_module(zoo.SCRIPTS[name], run_name="imported")
+        runpy.run_module(scripts.SCRIPTS[name], run_name="imported")
 
 
 def test_the_unmodified_script_finds_the_algorithm(tmp_path):
@@ -165,4 +168,4 @@ def test_the_unmodified_script_finds_the_algorithm(tmp_path):
 def test_unknown_scripts_are_named(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["zoo", "dance"])
     with pytest.raises(SystemExit, match=r"SCRIPT must be one of train, enjoy.* got 'dance'"):
-        zoo.main()
+        scripts.main()

@@ -35,7 +35,7 @@ def entries_of(algo):
 def check_arguments(algo, settings):
     """What the constructor would refuse, without building anything."""
     cls = zoo.REGISTRY[algo]
-    settings = zoo.with_schedules(settings, ("learning_rate", *cls.step_sizes))
+    settings = zoo.with_schedules(settings, ("learning_rate", *cls.scheduled))
     if isinstance(settings.get("policy_kwargs"), str):  # rl_zoo3 evaluates these
         names = {"NormalizedFlattenExtractor": NormalizedFlattenExtractor}
         settings["policy_kwargs"] = eval(settings["policy_kwargs"], names)
@@ -107,7 +107,7 @@ def test_every_algorithm_is_in_rl_zoo3s_tables():
 
 @pytest.mark.parametrize("algo", zoo.REGISTRY)
 def test_every_step_size_may_be_written_as_a_schedule(algo):
-    names = ("learning_rate", *zoo.REGISTRY[algo].step_sizes)
+    names = ("learning_rate", *zoo.REGISTRY[algo].scheduled)
     model = check_arguments(algo, dict.fromkeys(names, "lin_0.5"))
     for name in names:
         assert isinstance(getattr(model, name), LinearSchedule)

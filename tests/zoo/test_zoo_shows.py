@@ -13,9 +13,10 @@ import yaml
 
 pytest.importorskip("rl_zoo3")
 
-from sb3_bomrl import RL2, zoo
+from sb3_bomrl import RL2
 from sb3_bomrl.envs.navigation import Navigation2DEnv
-from sb3_bomrl.zoo.enjoy import check_can_show
+from sb3_bomrl.zoo import scripts
+from sb3_bomrl.zoo.scripts import check_can_show
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # rl_zoo3 and what it imports
 SEEN, HIDDEN = "SeenNavigation-v0", "bomrl/Navigation2D-v0"
@@ -44,7 +45,7 @@ def zoo_run(tmp_path, monkeypatch):
 
     def run(*argv):
         monkeypatch.setattr(sys, "argv", ["sb3_bomrl.zoo", *argv])
-        zoo.main()
+        scripts.main()
 
     return run
 

@@ -1,22 +1,63 @@
-"""The environment that a model is to adapt in."""
+"""From a meta-policy to a model that is adapted to one task, and the environment that it adapts in."""
 
-from typing import TYPE_CHECKING, Any
+from copy import copy, deepcopy
+from typing import Any
 
 import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
+from sb3_bomrl.checks import check_positive
+from sb3_bomrl.core.params import stack
+from sb3_bomrl.core.threads import torch_threads
+from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.rollout.tasks import has_tasks
-from sb3_bomrl.types import Task
-
-if TYPE_CHECKING:
-    from sb3_bomrl.saving.persistence import PersistentAlgorithm
+from sb3_bomrl.types import Params, Task
 
 
-def as_task_env(model: "PersistentAlgorithm", env_or_task: Any) -> tuple[VecEnv, Task]:
+def adapt_model(model: Any, env_or_task: Any, n_episodes: int, n_adaptation_steps: int, seed: int | None) -> Any:
     """
-    A VecEnv to adapt in, and the task that each of its environments is to play.
+    Adapt a meta-policy to one task, see :meth:`~sb3_bomrl.MetaAlgorithm.adapt`.
+
+    :param model: a :class:`~sb3_bomrl.MetaAlgorithm`
+    :param env_or_task: environment or VecEnv that plays the task, or a task for the model's own environment
+    :param n_episodes: episodes per adaptation step
+    :param n_adaptation_steps: number of adaptation steps
+    :param seed: of episodes and actions; drawn from the model's seed, or the system's entropy, if not given
+    :return: a model of the same kind whose policy is the adapted one
+    """
+    check_positive("n_episodes", n_episodes, integer=True)
+    check_positive("n_adaptation_steps", n_adaptation_steps, integer=True)
+    env, task = as_task_env(model, env_or_task)
+    collector = model.make_collector(env, np.random.default_rng(model.seed if seed is None else seed))
+    params = stack(model.actor.params(), 1)
+    for _ in range(n_adaptation_steps):
+        with torch_threads(model.n_rollout_threads):
+            support = collector.collect_episodes([task], params, n_episodes)
+        params = model.adapt_to(params, support)
+    return _with_params(model, {name: value[0] for name, value in params.items()}, env)
+
+
+def _with_params(model: Any, params: Params, env: VecEnv) -> Any:
+    """Copy a model, with a policy and an environment of the copy's own."""
+    adapted = copy(model)
+    adapted.policy = deepcopy(model.policy)
+    adapted.actor = Actor(adapted.policy)
+    adapted.actor.load_params(params)
+    adapted.task_generator = deepcopy(model.task_generator)
+    adapted.rollout_buffer = copy(model.rollout_buffer)
+    adapted.ep_info_buffer = adapted.ep_success_buffer = None
+    adapted.n_envs = env.num_envs  # any number will do unless the adapted model learns on
+    OnPolicyAlgorithm.set_env(adapted, env)
+    return adapted
+
+
+def as_task_env(model: Any, env_or_task: Any) -> tuple[VecEnv, Task]:
+    """
+    Return a VecEnv to adapt in, and the task that each of its environments is to play.
 
     :param model: the model that adapts
     :param env_or_task: environment or VecEnv that plays the task (every environment the same one), or a task for the
@@ -43,9 +84,9 @@ def as_task_env(model: "PersistentAlgorithm", env_or_task: Any) -> tuple[VecEnv,
     return env, task
 
 
-def as_vec_env(model: "PersistentAlgorithm", env: GymEnv) -> VecEnv:
+def as_vec_env(model: Any, env: GymEnv) -> VecEnv:
     """
-    An environment as the model sees it; it need not play a task yet.
+    Return an environment as the model sees it; it need not play a task yet.
 
     :param model: the model
     :param env: environment or VecEnv
@@ -57,7 +98,7 @@ def as_vec_env(model: "PersistentAlgorithm", env: GymEnv) -> VecEnv:
     return _normalized_alike(vec_env, model)
 
 
-def _normalized_alike(env: VecEnv, model: "PersistentAlgorithm") -> VecEnv:
+def _normalized_alike(env: VecEnv, model: Any) -> VecEnv:
     """Show an environment's observations as the model saw them while it learned; rewards stay as they are."""
     like = model.get_vec_normalize_env()
     if unwrap_vec_normalize(env) is not None:

@@ -1,0 +1,119 @@
+"""``bomrl adapt``, ``evaluate`` and ``video``: a trained model in the environment it is for."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+from sb3_bomrl.algorithms.evaluation import evaluate_adaptation, write_curves
+from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
+from sb3_bomrl.cli.training import RUN_FILE, find_algorithm
+from sb3_bomrl.types import Task
+from sb3_bomrl.vec_env import make_meta_vec_env
+from sb3_bomrl.zoo.play import adapt_and_print, check_renders
+
+_N_ENVS = 20
+_FPS = 25
+
+
+class LoadedModel(NamedTuple):
+    """
+    A model with the environment it is for.
+
+    :param model: the model
+    :param env_id: the environment
+    """
+
+    model: MetaAlgorithm
+    env_id: str
+
+    def adapt(self, task: Task, episodes: int, steps: int, seed: int) -> MetaAlgorithm:
+        """
+        Adapt to a task and print returns.
+
+        :param task: the task
+        :param episodes: per adaptation step
+        :param steps: adaptation steps
+        :param seed: of the episodes
+        :return: the adapted model
+        """
+        env = make_meta_vec_env(self.env_id, _N_ENVS, seed=seed)
+        return adapt_and_print(self.model, env, task, episodes, steps, seed)
+
+    def evaluate(self, episodes: int, steps: int, path: Path | None, stochastic: bool, seed: int) -> None:
+        """
+        Print the returns on the test tasks after 0, 1, ... adaptations, and write them.
+
+        :param episodes: per adaptation step, and to score
+        :param steps: adaptation steps
+        :param path: CSV file
+        :param stochastic: score sampled actions
+        :param seed: of the episodes
+        """
+        env = make_meta_vec_env(self.env_id, _N_ENVS, seed=0)
+        curve = evaluate_adaptation(self.model, env, None, steps, episodes, episodes, not stochastic, seed)
+        means = curve.returns.mean(2)
+        print("task".ljust(24) + "".join(f"{f'after {k}':>12}" for k in range(steps + 1)))
+        for i, task in enumerate(curve.tasks):
+            print(str(task)[:23].ljust(24) + "".join(f"{value:12.1f}" for value in means[:, i]))
+        print("mean".ljust(24) + "".join(f"{value:12.1f}" for value in means.mean(1)))
+        if path is not None:
+            write_curves(path, "timesteps", [(self.model.num_timesteps, curve)])
+
+    def video(self, task: Task, path: Path, episodes: int, steps: int, seed: int) -> None:
+        """
+        Record one episode before and one after adaptation, side by side.
+
+        :param task: the task
+        :param path: ``.gif`` or ``.mp4``
+        :param episodes: per adaptation step
+        :param steps: adaptation steps
+        :param seed: of the episodes
+        :raises ValueError: for another kind of file, or an environment that cannot render
+        """
+        check_renders(self.env_id)
+        if path.suffix not in (".gif", ".mp4"):
+            raise ValueError(f"output must end in .gif or .mp4, got {path}")
+        import imageio.v2 as imageio
+
+        shown = [self._frames(model, task, seed) for model in (self.model, self.adapt(task, episodes, steps, seed))]
+        length = max(map(len, shown))
+        padded = [frames + frames[-1:] * (length - len(frames)) for frames in shown]
+        frames = [np.concatenate(pair, axis=1) for pair in zip(*padded, strict=True)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kwargs: dict[str, Any] = {"duration": 1000 / _FPS} if path.suffix == ".gif" else {"fps": _FPS}
+        imageio.mimsave(path, frames, **kwargs)  # type: ignore[arg-type]
+
+    def _frames(self, model: MetaAlgorithm, task: Task, seed: int) -> list[np.ndarray]:
+        env = gym.make(self.env_id, render_mode="rgb_array", task=task)
+        obs, _ = env.reset(seed=seed)
+        frames, done = [env.render()], False
+        while not done:
+            obs, _, terminated, truncated, _ = env.step(model.predict(obs, deterministic=True)[0])
+            frames.append(env.render())
+            done = terminated or truncated
+        env.close()
+        return [np.asarray(frame) for frame in frames]
+
+
+def load(path: Path, env_id: str | None, trusted: bool) -> LoadedModel:
+    """
+    Load a model and find its environment.
+
+    :param path: model file, or the folder of a run
+    :param env_id: the environment; from ``run.json`` beside the model if not given
+    :param trusted: unpickle
+    :return: both
+    :raises ValueError: if there is no such file, no environment id, or the file is refused
+    """
+    if not path.exists():
+        raise ValueError(f"MODEL must be a model file or the folder of a run, got {path}, which does not exist")
+    folder, file = (path, path / "model.zip") if path.is_dir() else (path.parent, path)
+    run_file = folder / RUN_FILE
+    run: dict[str, Any] = json.loads(run_file.read_text()) if run_file.exists() else {}
+    env_id = env_id or run.get("env")
+    if env_id is None:
+        raise ValueError(f"--env must be given: there is no {RUN_FILE} beside {path}")
+    return LoadedModel(find_algorithm(run.get("algo", "bomrl")).load(file, trusted=trusted), env_id)

@@ -1,0 +1,60 @@
+"""The algorithms by name, their configuration files, and the schedules that those may hold."""
+
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.utils import LinearSchedule
+
+from sb3_bomrl.algorithms.bomrl import BOMRL
+from sb3_bomrl.algorithms.emaml import EMAML
+from sb3_bomrl.algorithms.maml import FOMAML, MAML
+from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
+from sb3_bomrl.algorithms.promp import ProMP
+from sb3_bomrl.algorithms.reptile import Reptile
+
+REGISTRY: dict[str, type[MetaAlgorithm]] = {
+    "bomrl": BOMRL,
+    "maml": MAML,
+    "fomaml": FOMAML,
+    "emaml": EMAML,
+    "promp": ProMP,
+    "reptile": Reptile,
+}
+"""Algorithms by rl_zoo3's name for them; a configuration file of that name lies in ``zoo_configs``."""
+
+
+def config_path(algo: str) -> Path:
+    """
+    Return the configuration file of an algorithm, in the installed package or the repository.
+
+    :param algo: a name in :data:`REGISTRY`
+    :return: the file
+    :raises FileNotFoundError: if there is none
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package / "zoo_configs", package.parent / "zoo_configs"):
+        if (folder / f"{algo}.yml").is_file():
+            return folder / f"{algo}.yml"
+    raise FileNotFoundError(f"there is no zoo_configs/{algo}.yml: name one with --conf-file")
+
+
+def with_schedules(hyperparams: dict[str, Any], step_sizes: tuple[str, ...]) -> dict[str, Any]:
+    """
+    Turn ``lin_<start>`` into a schedule that falls from there to 0.
+
+    :param hyperparams: as read from a configuration file
+    :param step_sizes: those that may be schedules
+    :return: the same with schedules
+    :raises ValueError: for any other text
+    """
+    return {key: _schedule(key, value) if key in step_sizes else value for key, value in hyperparams.items()}
+
+
+def _schedule(name: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    start = value[4:] if value.startswith("lin_") else ""
+    try:
+        return LinearSchedule(float(start), 0.0, 1.0)
+    except ValueError:
+        raise ValueError(f"{name} must be a number or 'lin_<start>', got {value!r}") from None
