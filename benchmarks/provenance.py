@@ -4,9 +4,8 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +13,28 @@ from sb3_bomrl.saving.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
-_OUTPUTS = tuple(f":(top,exclude){folder}" for folder in ("benchmarks/results", "benchmarks/policies", "docs/figures"))
-PACKAGES = ("sb3-bomrl", "stable-baselines3", "gymnasium", "torch", "numpy")
+_OUTPUTS = tuple(f":(top,exclude){folder}" for folder in ("benchmarks/results", "docs/figures"))
+PACKAGES = ("sb3-bomrl", "stable-baselines3", "sb3-contrib", "gymnasium", "mujoco", "torch", "numpy")
 
 
-def provenance(command: str, hardware: str, packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """
-    Where a result comes from.
+def provenance(command: str) -> dict[str, Any]:
+    """Return where a result comes from: command, commit, versions, hardware."""
+    return {"command": command, "commit": commit(), "versions": versions(), "hardware": machine()}
 
-    :param command: command line that makes it
-    :param hardware: what it ran on
-    :param packages: distributions whose versions matter
-    :return: command, commit, versions, hardware
-    """
-    return {
-        "command": command,
-        "commit": commit(),
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}},
-        "hardware": hardware,
-    }
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that matter."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def machine() -> str:
-    """
-    :return: the processor, as far as the system says, and the number of cores this process may use
-    """
+    """Return the processor, as far as the system says, and the number of cores this process may use."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -48,53 +44,39 @@ def machine() -> str:
 
 
 def n_cores() -> int:
-    """
-    :return: cores this process may use
-    """
+    """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
-def commit() -> str | None:
+def commit() -> str:
     """
-    It is looked up once, as what runs is what was imported. Results and figures are no part of it.
+    Return the commit that is checked out, shortened, with a plus where the working tree differs from it.
 
-    :return: the commit that is checked out, marked where the working tree differs; ``None`` outside a repository
+    It is looked up once, as what runs is what was imported. Results and figures are no part of it.
     """
     git = ["git", "-C", str(Path(__file__).parent)]
-    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=False)
     if head.returncode != 0:
-        return None
-    changes = subprocess.run(
-        [*git, "status", "--porcelain", "--", ":(top)", *_OUTPUTS], capture_output=True, text=True, check=False
-    )
-    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+        return "unknown"
+    command = [*git, "status", "--porcelain", "--", ":(top)", *_OUTPUTS]
+    changes = subprocess.run(command, capture_output=True, text=True, check=False)
+    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
 
 
 def write_text(path: Path, text: str) -> Path:
-    """
-    Write a text file, a newline at its end, at once or not at all.
-
-    :param path: the file
-    :param text: its content
-    :return: the file
-    """
+    """Write a text file, a newline at its end, at once or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write(f"{text}\n".encode()))
     return path
 
 
-def write_json(path: Path, content: Any) -> Path:
-    """
-    Write a JSON file at once or not at all.
-
-    :param path: the file; its folder is made
-    :param content: what ``json`` can write; rows of a list under ``"rows"`` take one line each
-    :return: the file
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, dict) and "rows" in content:
-        # one row per line: small files, readable differences
-        lines = ",\n".join("    " + json.dumps(row) for row in content["rows"])
-        head = json.dumps({key: value for key, value in content.items() if key != "rows"}, indent=2)
-        return write_text(path, head[:-2] + ',\n  "rows": [\n' + lines + "\n  ]\n}")
-    return write_text(path, json.dumps(content, indent=2))
+def write_json(path: Path, content: dict[str, Any]) -> Path:
+    """Write a JSON file at once or not at all; the elements of its lists take one line each."""
+    parts = []
+    for name, value in content.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value:
+            text = "[\n    " + ",\n    ".join(json.dumps(element) for element in value) + "\n  ]"
+        parts.append(f"  {json.dumps(name)}: {text}")
+    return write_text(path, "{\n" + ",\n".join(parts) + "\n}")

@@ -1,242 +1,248 @@
 """
-Environment steps per second: raw physics, the VecEnv, rollouts, whole meta-iterations; and how their time grows.
+Environment steps per second: raw physics, the VecEnv, rollouts, whole meta-iterations, and their peak memory.
 
-    python -m benchmarks.throughput                     # everything but the scaling curves, then the figure
-    python -m benchmarks.throughput --scaling           # the scaling curves, then the figure
-    python -m benchmarks.throughput --only sizes --env Ant --sizes 20
-    python -m benchmarks.throughput --only figure,table
-
-Parts: ``sizes`` (raw, VecEnv, rollouts, meta-iteration for 5, 20 and 40 tasks), ``baselines`` (SB3's DummyVecEnv and
-SubprocVecEnv, and the learning phase one task at a time), ``memory`` (peak of the largest setting, in a process of its
-own), ``threads`` (thread counts, and learning beside rollouts), ``scaling``, ``figure``, ``table``.
+    python -m benchmarks.throughput
+    python -m benchmarks.throughput --env Ant --tasks 20
 
 What is compared is timed in turns: one repetition of each, then the next one of each.
-``benchmarks/results/throughput.json`` is written after every part and keeps the rows of the parts that did not run;
-every row names the command and the commit that made it.
+``benchmarks/results/throughput.json`` keeps the rows of what did not run; every row names its command and commit.
 """
 
 import argparse
 import json
+import multiprocessing
+import resource
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import gymnasium as gym
+import mujoco
 import numpy as np
+from mujoco.batch import Batch
+from stable_baselines3.common.vec_env import VecEnv
 
-from benchmarks.provenance import FIGURES, RESULTS, machine, provenance, write_json
-from benchmarks.throughput_models import (
-    ENV_IDS,
-    PHASES,
-    VARIANTS,
-    RawPhysics,
-    Timing,
-    baseline_env,
-    make_model,
-    meta_iteration,
-    random_actions,
-    rollouts,
-    settings,
-)
+from benchmarks.provenance import FIGURES, RESULTS, n_cores, provenance, write_json, write_text
+from sb3_bomrl import BOMRL, make_meta_vec_env, register_envs
+from sb3_bomrl.core.params import stack
+from sb3_bomrl.core.threads import torch_threads
+from sb3_bomrl.envs.mujoco_log import mujoco_warnings_to_log
+from sb3_bomrl.policies import NormalizedFlattenExtractor
 
 PATH = RESULTS / "throughput.json"
-FIGURE = FIGURES / "throughput.png"
-PACKAGES = ("sb3-bomrl", "stable-baselines3", "gymnasium", "mujoco", "torch", "numpy")
-PARTS = ("sizes", "baselines", "memory", "threads")
-N_ENVS_PER_TASK = 20
-SECONDS_OF_A_LONG_ROUND, REPETITIONS_OF_LONG_ROUNDS = 400.0, 3
-
+ENV_IDS = {"HalfCheetah": "bomrl/HalfCheetahVel-v0", "Ant": "bomrl/AntVel-v0"}
+N_ENVS_PER_TASK, N_SUBPROC = 20, 10
+VARIANTS: dict[str, dict[str, Any]] = {
+    "meta_iteration/default": {},
+    # the outer step without solving the lower level again, and with a quarter of the states in its Fisher matrix
+    "meta_iteration/no_line_search": {"line_search": False, "sub_sampling_factor": 4},
+}
+NAMES = {
+    "raw": "raw `mj_step`, steps per second",
+    "vec_env": "VecEnv, random actions",
+    "rollouts": "rollouts with a policy per task",
+    "meta_iteration/no_line_search": "meta-iteration, `line_search=False, sub_sampling_factor=4`",
+    "meta_iteration/default": "meta-iteration, `line_search=True`",
+    "meta_iteration/one_task_at_a_time": "the same, learning from one task at a time",
+    "meta_iteration/dummy_one_task_at_a_time": "the same with SB3's DummyVecEnv",
+    "meta_iteration/subproc_one_task_at_a_time": "the same with SB3's SubprocVecEnv",
+}
 Row = dict[str, Any]
 
 
-def interleaved(
-    pieces: dict[str, Callable[[], Timing]], n_repetitions: int, warm_up: bool = True
-) -> tuple[dict[str, list[Timing]], int]:
-    """Time every piece once per round. Rounds of more than 400 seconds are repeated three times only."""
-    if warm_up:
-        for piece in pieces.values():
-            piece()
-    timings: dict[str, list[Timing]] = {name: [] for name in pieces}
-    done = 0
-    while done < n_repetitions:
-        start = time.perf_counter()
-        for name, piece in pieces.items():
-            timings[name].append(piece())
-        done += 1
-        if time.perf_counter() - start > SECONDS_OF_A_LONG_ROUND:
-            n_repetitions = min(n_repetitions, REPETITIONS_OF_LONG_ROUNDS)
-    return timings, done
-
-
-def rows_of(timings: dict[str, list[Timing]], **common: Any) -> list[Row]:
-    """Medians, and every single time."""
-    rows = []
-    for name, values in timings.items():
-        seconds = statistics.median(t.seconds for t in values)
-        row = {**common, "what": name, "env_steps": values[0].env_steps, "seconds": round(seconds, 4)}
-        row["env_steps_per_second"] = round(statistics.median(t.env_steps / t.seconds for t in values), 1)
-        row["repetitions"], row["all_seconds"] = len(values), [round(t.seconds, 4) for t in values]
-        if values[0].phases is not None:
-            row["phases"] = {p: round(statistics.median(t.phases[p] for t in values if t.phases), 4) for p in PHASES}
-        rows.append(row)
-        print(f"  {common.get('env', '')} {name:28s} {row['env_steps_per_second']:>10,.0f} env steps/s", flush=True)
-    return rows
-
-
-def sizes(env: str, n_tasks: int, n_steps: int, n_repetitions: int) -> list[Row]:
-    """Raw physics, VecEnv, rollouts and meta-iterations of one size."""
-    model = make_model(ENV_IDS[env], n_tasks, N_ENVS_PER_TASK)
-    models = {
-        name: make_model(ENV_IDS[env], n_tasks, N_ENVS_PER_TASK, n_steps=n_steps, **variant)
-        for name, variant in VARIANTS.items()
-    }
-    raw, generator = RawPhysics(ENV_IDS[env], model.n_envs), np.random.default_rng(0)
-    # an Ant's step costs five times a HalfCheetah's: a quarter of an episode measures its rate as well
-    n_rate_steps = n_steps if env == "HalfCheetah" else n_steps // 4
-    pieces: dict[str, Callable[[], Timing]] = {
-        "raw": lambda: raw.run(n_rate_steps),
-        "vec_env": lambda: random_actions(model.env, n_rate_steps, generator),
-        "rollouts": lambda: rollouts(model, n_rate_steps),
-    }
-    for name, variant in models.items():
-        pieces[f"meta_iteration/{name}"] = lambda variant=variant: meta_iteration(variant)
-    long = env == "Ant" and n_tasks > 5  # nothing to warm up that the minutes of a round would not hide
-    timings, _ = interleaved(pieces, n_repetitions, warm_up=not long)
-    for each in (model, *models.values()):
-        each.env.close()
-    return rows_of(timings, part="sizes", env=env, n_tasks=n_tasks, n_envs_per_task=N_ENVS_PER_TASK)
-
-
-def baselines(env: str, n_tasks: int, n_steps: int, n_subproc: int, n_repetitions: int) -> list[Row]:
+class Timing(NamedTuple):
     """
-    SB3's VecEnvs, and the learning phase one task at a time, beside the default in the same rounds.
+    One timed piece of work.
 
-    As many processes as environments would not fit in memory: SB3's have fewer, which play more episodes each.
+    :param env_steps: environment steps done
+    :param seconds: wall-clock time
     """
-    n_baseline_envs = {"dummy": 5 * n_tasks, "subproc": n_subproc}
-    env_id, generator = ENV_IDS[env], np.random.default_rng(0)
-    fast, single = (make_model(env_id, n_tasks, N_ENVS_PER_TASK, n_steps=n_steps) for _ in range(2))
-    single.tasks_per_chunk = 1
-    raw = RawPhysics(env_id, fast.n_envs)
-    pieces: dict[str, Callable[[], Timing]] = {
-        "raw": lambda: raw.run(n_steps // 4),
-        "meta_iteration/default": lambda: meta_iteration(fast),
-        "meta_iteration/one_task_at_a_time": lambda: meta_iteration(single),
-    }
-    models = [fast, single]
-    for backend, n_envs in n_baseline_envs.items():
-        n_envs_per_task = max(1, n_envs // n_tasks)  # in waves, where there are more tasks than environments
-        venv = baseline_env(env_id, backend, n_envs)
-        n_longer = n_steps * N_ENVS_PER_TASK // n_envs_per_task
-        model = make_model(env_id, n_tasks, n_envs_per_task, env=venv, n_steps=n_longer)
-        model.tasks_per_chunk = 1
-        models.append(model)
-        pieces[f"vec_env/{backend}"] = lambda venv=venv: random_actions(venv, n_steps // 2, generator)
-        pieces[f"meta_iteration/{backend}_one_task_at_a_time"] = lambda model=model: meta_iteration(model)
-    timings, _ = interleaved(pieces, n_repetitions, warm_up=False)
-    for model in models:
-        model.env.close()
-    return rows_of(
-        timings, part="baselines", env=env, n_tasks=n_tasks, n_envs_per_task=N_ENVS_PER_TASK, n_envs=n_baseline_envs
+
+    env_steps: int
+    seconds: float
+
+
+def make_model(env: VecEnv | str, n_tasks: int, n_envs_per_task: int = N_ENVS_PER_TASK, **kwargs: Any) -> BOMRL:
+    """Make BO-MRL with a network of two layers of 64 and normalised observations."""
+    policy = {"features_extractor_class": NormalizedFlattenExtractor, "log_std_init": -0.5, "net_arch": [64, 64]}
+    sizes = {"meta_batch_size": n_tasks, "n_envs_per_task": n_envs_per_task}
+    return BOMRL(
+        "MlpPolicy", env, policy_kwargs=policy, seed=0, device="cpu", **{"line_search": True, **sizes, **kwargs}
     )
 
 
+def raw_physics(env_id: str, n_sims: int, n_steps: int) -> Callable[[], Timing]:
+    """Return MuJoCo alone: controls in, ``mj_step``, on all cores, from the environment's initial states."""
+    register_envs()
+    env: Any = gym.make(env_id).unwrapped
+    batch, generator = Batch(env.model, n_sims, min(n_cores(), n_sims)), np.random.default_rng(0)
+    controls, positions, velocities = batch.bind("ctrl"), batch.bind("qpos"), batch.bind("qvel")
+
+    def run() -> Timing:
+        actions = generator.uniform(-1.0, 1.0, (n_steps, *controls.shape))
+        start_of = env.family.initial_state([generator] * n_sims, env.init_qpos, env.init_qvel, np.zeros(n_sims))
+        with mujoco_warnings_to_log():
+            batch.reset(np.arange(n_sims), stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+            positions[:], velocities[:] = start_of
+            batch.forward(np.arange(n_sims))
+            start = time.perf_counter()
+            for action in actions:
+                controls[:] = action
+                batch.step(nstep=env.family.frame_skip)
+            return Timing(n_steps * n_sims, time.perf_counter() - start)
+
+    return run
+
+
+def random_actions(env: VecEnv, n_steps: int) -> Timing:
+    """Step a VecEnv with random actions drawn beforehand, from a reset."""
+    shape = (n_steps, env.num_envs, *env.action_space.shape)
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, shape).astype(np.float32)
+    env.reset()
+    start = time.perf_counter()
+    for action in actions:
+        env.step(action)
+    return Timing(n_steps * env.num_envs, time.perf_counter() - start)
+
+
+def rollouts(model: BOMRL, n_steps: int) -> Timing:
+    """Collect rollouts with one policy per task, stored and with advantages, as in a meta-iteration."""
+    known = list(model.env.get_attr("test_tasks", indices=[0])[0])
+    tasks = (known * model.meta_batch_size)[: model.meta_batch_size]
+    collector = model.make_collector(model.env, np.random.default_rng(0))
+    spaces = model.observation_space, model.action_space
+    buffer = model.rollout_buffer_class(n_steps, *spaces, device="cpu", n_envs=model.env.num_envs)
+    params = stack(model.actor.params(), len(tasks))
+    start = time.perf_counter()
+    with torch_threads(1):
+        rollout = collector.collect(tasks, params, buffer)
+    return Timing(rollout.rewards.numel(), time.perf_counter() - start)
+
+
+def meta_iteration(model: BOMRL) -> Timing:
+    """Call ``learn`` for one meta-iteration, everything included."""
+    start = time.perf_counter()
+    model.learn(1, log_interval=None)
+    return Timing(int(model.num_timesteps), time.perf_counter() - start)
+
+
+def interleaved(pieces: dict[str, Callable[[], Timing]], n_repetitions: int) -> dict[str, list[Timing]]:
+    """Time every piece once per round, after one round to warm up."""
+    timings: dict[str, list[Timing]] = {name: [] for name in pieces}
+    for number in range(n_repetitions + 1):
+        for name, piece in pieces.items():
+            timing = piece()
+            if number:
+                timings[name].append(timing)
+    return timings
+
+
+def rows_of(timings: dict[str, list[Timing]], **common: Any) -> list[Row]:
+    """Return medians, every single time, and rates relative to the raw physics of the same rounds."""
+    rates = {name: statistics.median(t.env_steps / t.seconds for t in values) for name, values in timings.items()}
+    return [
+        {
+            **common,
+            "what": name,
+            "env_steps_per_second": round(rates[name], 1),
+            "of_raw": round(rates[name] / rates["raw"], 3),
+            "all_seconds": [round(timing.seconds, 4) for timing in values],
+        }
+        for name, values in timings.items()
+    ]
+
+
+def sizes(env: str, n_tasks: int, n_steps: int, n_repetitions: int) -> list[Row]:
+    """Compare raw physics, VecEnv, rollouts and meta-iterations."""
+    models = {name: make_model(ENV_IDS[env], n_tasks, n_steps=n_steps, **variant) for name, variant in VARIANTS.items()}
+    first = next(iter(models.values()))
+    pieces: dict[str, Callable[[], Timing]] = {
+        "raw": raw_physics(ENV_IDS[env], first.n_envs, n_steps),
+        "vec_env": lambda: random_actions(first.env, n_steps),
+        "rollouts": lambda: rollouts(first, n_steps),
+        **{name: lambda model=model: meta_iteration(model) for name, model in models.items()},
+    }
+    return rows_of(interleaved(pieces, n_repetitions), part="sizes", env=env, n_tasks=n_tasks)
+
+
+def baselines(env: str, n_tasks: int, n_steps: int, n_repetitions: int) -> list[Row]:
+    """
+    Compare with SB3's VecEnvs and with learning from one task at a time.
+
+    As many processes as environments would not fit in memory: SB3's VecEnvs have fewer, which play more episodes each.
+    """
+    env_id = ENV_IDS[env]
+    models = {name: make_model(env_id, n_tasks, n_steps=n_steps) for name in ("default", "one_task_at_a_time")}
+    for backend, n_envs in {"dummy": 5 * n_tasks, "subproc": N_SUBPROC}.items():
+        per_task = max(1, n_envs // n_tasks)
+        venv = make_meta_vec_env(env_id, n_envs, backend=backend, seed=0)  # type: ignore[arg-type]
+        longer = n_steps * N_ENVS_PER_TASK // per_task
+        models[f"{backend}_one_task_at_a_time"] = make_model(venv, n_tasks, per_task, n_steps=longer)
+    for name, model in models.items():
+        if name != "default":
+            model.tasks_per_chunk = 1
+    pieces: dict[str, Callable[[], Timing]] = {"raw": raw_physics(env_id, models["default"].n_envs, n_steps // 4)}
+    pieces |= {f"meta_iteration/{name}": lambda model=model: meta_iteration(model) for name, model in models.items()}
+    return rows_of(interleaved(pieces, n_repetitions), part="baselines", env=env, n_tasks=n_tasks)
+
+
 def memory(env: str, n_tasks: int, n_steps: int) -> list[Row]:
-    """Peak resident memory of one meta-iteration."""
-    script = [sys.executable, "-m", "benchmarks.peak_memory", "--env-id", ENV_IDS[env]]
-    options = ["--n-tasks", str(n_tasks), "--n-steps", str(n_steps)]
-    done = subprocess.run([*script, *options], capture_output=True, text=True, check=True)
-    row = json.loads(done.stdout.splitlines()[-1])
-    print(f"  {env} {n_tasks} tasks: {row['peak_mb']} MiB", flush=True)
-    return [{"part": "memory", "env": env, "what": "peak_memory", **row}]
+    """Measure the peak resident memory of one meta-iteration, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        peak = pool.apply(_peak_mb, (ENV_IDS[env], n_tasks, n_steps))
+    return [{"part": "memory", "env": env, "n_tasks": n_tasks, "what": "peak_memory", "peak_mb": peak}]
 
 
-def merge(path: Path, new: Sequence[Row], command: str) -> None:
+def _peak_mb(env_id: str, n_tasks: int, n_steps: int) -> int:
+    """Largest resident set in MiB; the solvers' numbers of steps change the time, not the peak."""
+    few = {"n_inner_steps": 2, "hypergradient_cg_max_steps": 2, "cg_max_steps": 2}
+    make_model(env_id, n_tasks, n_steps=n_steps, **few).learn(1, log_interval=None)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)  # Linux counts in KiB
+
+
+def merge(path: Path, new: list[Row], command: str) -> None:
     """Replace the rows of the same part, environment and size, and write the file."""
-    source = provenance(command, machine(), PACKAGES)
-
-    def key(row: Row) -> tuple:
-        names = ("part", "env", "n_tasks", "what", "axis", "value")
-        return tuple(str(row.get(name)) for name in names)
-
-    rows = {key(row): row for row in load(path)["rows"]} if path.exists() else {}
+    source = provenance(command)
+    old = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = {tuple(str(row[name]) for name in ("part", "env", "n_tasks", "what")): row for row in old}
     for row in new:
-        rows[key(row)] = {**row, "command": command, "commit": source["commit"]}
-    ordered = [rows[k] for k in sorted(rows)]
-    write_json(path, {"provenance": source, "settings": settings(), "ratios": ratios(ordered), "rows": ordered})
+        key = tuple(str(row[name]) for name in ("part", "env", "n_tasks", "what"))
+        rows[key] = {**row, "command": command, "commit": source["commit"], "hardware": source["hardware"]}
+    write_json(path, {"versions": source["versions"], "rows": [rows[key] for key in sorted(rows)]})
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The results so far."""
-    return json.loads(path.read_text())
-
-
-def ratios(rows: Sequence[Row]) -> list[Row]:
-    """Rates relative to the raw physics of the same rounds, and the default relative to the baselines."""
-    rates = {(r["part"], r["env"], r.get("n_tasks"), r["what"]): r.get("env_steps_per_second") for r in rows}
-    result: list[Row] = []
-    for (part, env, n_tasks, what), rate in rates.items():
-        if part not in ("sizes", "baselines") or what == "raw":
-            continue
-        row = {"part": part, "env": env, "n_tasks": n_tasks, "what": what}
-        row["of_raw"] = round(rate / rates[part, env, n_tasks, "raw"], 3)
-        if part == "baselines" and what.startswith("meta_iteration/"):
-            row["default_is_faster_by"] = round(rates[part, env, n_tasks, "meta_iteration/default"] / rate, 2)
-        result.append(row)
-    return result
+def table(rows: list[Row], n_tasks: int = 20) -> str:
+    """Return the rates of one size, as fractions of the raw physics of the same rounds, in Markdown."""
+    lines = ["| | " + " | ".join(ENV_IDS) + " |", "|---" * (len(ENV_IDS) + 1) + "|"]
+    for what, name in NAMES.items():
+        part = "baselines" if what.endswith("one_task_at_a_time") else "sizes"
+        found = {row["env"]: row for row in rows if (row["part"], row["what"], row["n_tasks"]) == (part, what, n_tasks)}
+        form = "{env_steps_per_second:,.0f}" if what == "raw" else "{of_raw:.2f}"
+        lines.append(f"| {name} | " + " | ".join(form.format(**found[env]) for env in ENV_IDS) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Parse the command line and do it."""
+    """Parse the command line, measure, and write the table into the documentation's folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help=f"some of {','.join(PARTS)},scaling,figure,table")
-    parser.add_argument("--scaling", action="store_true", help="the scaling curves")
-    parser.add_argument("--env", choices=tuple(ENV_IDS), action="append", help="default: both")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[5, 20, 40], help="numbers of tasks")
+    parser.add_argument("--env", choices=tuple(ENV_IDS), nargs="+", default=list(ENV_IDS))
+    parser.add_argument("--tasks", type=int, nargs="+", default=[5, 20, 40], help="numbers of tasks")
     parser.add_argument("--n-steps", type=int, default=200, help="per phase and environment")
-    parser.add_argument("--baseline-tasks", type=int, default=20)
-    parser.add_argument("--subproc-envs", type=int, default=10, help="processes of SubprocVecEnv")
-    parser.add_argument("--output", type=Path, default=PATH)
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--baseline-repetitions", type=int, default=5)
+    parser.add_argument("--table-only", action="store_true", help="measure nothing")
     args = parser.parse_args()
-    from benchmarks import throughput_figure, throughput_scaling, throughput_threads
-
     command = f"python -m benchmarks.throughput {' '.join(sys.argv[1:])}".strip()
-    chosen = args.only.split(",") if args.only else (["scaling"] if args.scaling else list(PARTS)) + ["figure", "table"]
-    unknown = set(chosen) - {*PARTS, "scaling", "figure", "table"}
-    if unknown:
-        parser.error(f"--only must name some of {PARTS}, scaling, figure, table, got {sorted(unknown)}")
-    for env in args.env or ENV_IDS:
-        for n_tasks in args.sizes if "sizes" in chosen else ():
-            print(f"sizes: {env}, {n_tasks} tasks", flush=True)
-            merge(args.output, sizes(env, n_tasks, args.n_steps, args.repetitions), command)
-        if "baselines" in chosen:
-            print(f"baselines: {env}", flush=True)
-            merge(
-                args.output,
-                baselines(env, args.baseline_tasks, args.n_steps, args.subproc_envs, args.baseline_repetitions),
-                command,
-            )
-        if "memory" in chosen:
-            merge(args.output, memory(env, max(args.sizes), args.n_steps), command)
-    if "threads" in chosen:
-        for rows in throughput_threads.measure(args.baseline_tasks, N_ENVS_PER_TASK, args.n_steps, args.repetitions):
-            merge(args.output, rows, command)
-    if "scaling" in chosen:
-        for rows in throughput_scaling.curves(args.n_steps // 4):
-            merge(args.output, rows, command)
-    if "table" in chosen:
-        print(throughput_figure.table(load(args.output)))
-    if "figure" in chosen:
-        print(
-            throughput_figure.draw(
-                load(args.output), FIGURE if args.output == PATH else args.output.with_suffix(".png")
-            )
-        )
+    for env in () if args.table_only else args.env:
+        for n_tasks in args.tasks:
+            merge(PATH, sizes(env, n_tasks, args.n_steps, args.repetitions), command)
+        merge(PATH, baselines(env, 20, args.n_steps, args.repetitions), command)
+        merge(PATH, memory(env, max(args.tasks), args.n_steps), command)
+    text = table(json.loads(PATH.read_text())["rows"])
+    print(text)
+    write_text(FIGURES / "throughput.md", text)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from sb3_bomrl import BOMRL, ExactCheckpointCallback, evaluate_adaptation, load_checkpoint, make_meta_vec_env
+from sb3_bomrl import (
+    BOMRL,
+    ExactCheckpointCallback,
+    evaluate_adaptation,
+    load_checkpoint,
+    make_meta_vec_env,
+    pretrained,
+)
 from sb3_bomrl.algorithms.evaluation import AdaptationCurve, write_curves
 from sb3_bomrl.callbacks import ProgressLineCallback
 from sb3_bomrl.plots import plot_adaptation_curves, plot_goal_tracking, save_figure
@@ -57,15 +64,6 @@ def meta_train(total_timesteps: int, seed: int, output: Path) -> tuple[BOMRL, fl
     model.save(output / "model.zip")
     shutil.rmtree(folder)
     return model, seconds
-
-
-def load_pretrained() -> BOMRL:
-    """Load the longer-trained policy that comes with the package."""
-    try:
-        from sb3_bomrl import pretrained
-    except ImportError:
-        return BOMRL.load(Path(__file__).parent / "pretrained" / "bomrl_HalfCheetahVel-v0.zip")
-    return pretrained("HalfCheetahVel", "bomrl")
 
 
 def score(model: BOMRL, seed: int, n_eval_episodes: int) -> AdaptationCurve:
@@ -122,7 +120,7 @@ def main() -> None:
     label = f"BO-MRL, {trained.num_timesteps / 1e6:.1f} M steps"
     models = {label: BOMRL.load(args.output / "model.zip"), "untrained": untrained}
     if not args.no_pretrained:
-        kept = load_pretrained()
+        kept = pretrained("HalfCheetahVel", "bomrl")
         models[f"pretrained BO-MRL, {kept.num_timesteps / 1e6:.0f} M steps"] = kept
 
     curves = {name: score(model, args.seed, args.n_eval_episodes) for name, model in models.items()}

@@ -20,6 +20,7 @@ from sb3_bomrl.saving.checkpoints import load_checkpoint
 from sb3_bomrl.vec_env import make_meta_vec_env
 
 if TYPE_CHECKING:
+    from sb3_bomrl.pretrained_models import pretrained as pretrained
     from sb3_bomrl.rl2.rl2 import RL2 as RL2
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ __all__ = [
     "load_checkpoint",
     "make_meta_vec_env",
     "make_trial_vec_env",
+    "pretrained",
     "register_envs",
 ]
 
@@ -50,7 +52,11 @@ register_envs()
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs sb3-contrib on first use."""
+    """Import on first use what needs sb3-contrib or is rarely used."""
+    if name == "pretrained":
+        from sb3_bomrl.pretrained_models import pretrained
+
+        return pretrained
     if name == "RL2":
         from sb3_bomrl.rl2.rl2 import RL2
 

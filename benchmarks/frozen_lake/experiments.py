@@ -40,25 +40,13 @@ GRIDS = {
 
 
 def lakes(family: str, seed: int) -> dict[str, FiniteMDP]:
-    """
-    Training maps ("seen") and as many others ("held-out").
-
-    :param family: name of the family
-    :param seed: seed of the maps
-    """
+    """Make training maps ("seen") and as many others ("held-out")."""
     layouts = sample_layouts(family, 2 * N_MAPS, seed)
     return {"seen": lake_mdp(layouts[:N_MAPS]), "held-out": lake_mdp(layouts[N_MAPS:])}
 
 
 def make_learner(method: str, setting: float, mdps: FiniteMDP, seed: int) -> ExactMetaLearner:
-    """
-    A meta-learner that starts from small random logits, so that seeds differ in more than their maps.
-
-    :param method: ``"alg1"``, ``"alg2"``, ``"alg3"`` or ``"maml"``
-    :param setting: reg_coef, or MAML's step size
-    :param mdps: training maps
-    :param seed: seed of the start
-    """
+    """Make a meta-learner that starts from small random logits, so that seeds differ in more than their maps."""
     start = random_logits(mdps.n_states, mdps.n_actions, seed, scale=0.1)
     if method == "maml":
         return MAMLExact(mdps, setting, learning_rate=LEARNING_RATE, meta_logits=start)
@@ -79,11 +67,7 @@ def tune() -> list[dict[str, Any]]:
 
 
 def best_settings(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
-    """
-    The best setting per family and method.
-
-    :param rows: result of :func:`tune`
-    """
+    """Return the best setting per family and method."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         key = (row["family"], row["method"])
@@ -93,11 +77,7 @@ def best_settings(rows: list[dict[str, Any]]) -> dict[tuple[str, str], float]:
 
 
 def run(settings: dict[tuple[str, str], float]) -> list[dict[str, Any]]:
-    """
-    Train and evaluate every method on every seed and family.
-
-    :param settings: per family and method, from :func:`best_settings`
-    """
+    """Train and evaluate every method on every seed and family."""
     rows = []
     for seed in SEEDS:
         for family in FAMILIES:
@@ -144,14 +124,7 @@ def _train_and_evaluate(
 
 
 def gaps_and_bounds(mdps: FiniteMDP, meta_logits: th.Tensor, method: str, reg_coef: float) -> dict[str, Any]:
-    """
-    Gaps before and after one adaptation, the bounds on the latter, means over tasks, and the task variance.
-
-    :param mdps: tasks
-    :param meta_logits: meta-policy, shape (S, A)
-    :param method: ``"alg1"``, ``"alg2"`` or ``"alg3"``
-    :param reg_coef: weight of the distance
-    """
+    """Measure gaps before and after one adaptation, bounds, and task variance, means over tasks."""
     distance, policy = ALGORITHMS[method], meta_logits.softmax(-1)
     path = adaptation_path(mdps, meta_logits, distance, reg_coef)
     before, after = (optimality_gap(mdps, logits.softmax(-1)).mean().item() for logits in path)

@@ -15,44 +15,52 @@ BARS = {
     "gap_one_adaptation": ("one BO-MRL\nadaptation", "C0"),
     "gap_policy_gradient_step": ("policy-gradient\nstep (best of 6)", "C1"),
 }
-EXACT_BAR = ("exact BO-MRL\nadaptation", "C9")
 
 
-def adaptation_figure(method: str, number: int, is_sampled: bool = False) -> Path:
-    """
-    Return over 0 to 4 adaptations, and gaps with their bounds, on seen and held-out maps; one row per family.
-
-    :param method: ``"alg1"``, ``"alg2"`` or ``"alg3"``
-    :param number: of the figure in the paper
-    :param is_sampled: draw the sampled experiment, and the exact BO-MRL of the same seeds beside it
-    """
-    rows = load("sampled" if is_sampled else "main")["rows"]
-    seeds = sorted({row["seed"] for row in rows})
-    exact_rows = [row for row in load("main")["rows"] if row["seed"] in seeds]
+def adaptation_figure(method: str, number: int) -> Path:
+    """Draw returns over 0 to 4 exact adaptations, and gaps with their bounds, on seen and held-out maps."""
+    rows = load("main")
     figure, axes = plt.subplots(2, 4, figsize=(19, 9), layout="constrained", width_ratios=(1, 1, 1.2, 1.2))
     for line, family in zip(axes, FAMILY_TITLES, strict=True):
         line[1].sharey(line[0])
         for maps, curves, bars in zip(MAPS, line[:2], line[2:], strict=True):
-            chosen, exact = (select(part, family=family, maps=maps) for part in (rows, exact_rows))
-            _draw_curves(curves, chosen, exact, method, is_sampled)
+            chosen = select(rows, family=family, maps=maps)
+            _draw_curves(curves, chosen, chosen, method)
             curves.set_title(f"{FAMILY_TITLES[family]}: {maps} maps", fontsize=10)
             _draw_gaps(bars, select(chosen, method=method))
             bars.set_title(f"{maps} maps: gap (dots: seeds) and bounds on it", fontsize=10)
     axes[0, 0].legend(fontsize=8, loc="lower right")
-    kind = "500 episodes per adaptation" if is_sampled else "exact"
-    over = f"mean and standard deviation of {len(seeds)} seeds" if len(seeds) > 1 else "a single seed"
-    figure.suptitle(f"Frozen Lake, {kind}, {TITLES[method]}: mean of 20 maps; {over}")
-    return save_figure(figure, f"frozen_lake_figure{number}{'_sampled' if is_sampled else ''}.png")
+    n_seeds = len({row["seed"] for row in rows})
+    over = f"mean and standard deviation of {n_seeds} seeds"
+    figure.suptitle(f"Frozen Lake, exact, {TITLES[method]}: mean of 20 maps; {over}")
+    return save_figure(figure, f"frozen_lake_figure{number}.png")
 
 
-def _draw_curves(axis: Axes, rows: list[Row], exact: list[Row], method: str, is_sampled: bool) -> None:
+def sampled_figure() -> Path:
+    """Draw returns over 0 to 4 sampled adaptations on held-out maps, and the exact BO-MRL of the same seeds."""
+    rows = load("sampled")
+    seeds = {row["seed"] for row in rows}
+    exact = [row for row in load("main") if row["seed"] in seeds]
+    figure, axes = plt.subplots(2, 3, figsize=(13, 7.5), layout="constrained", sharey="row")
+    for line, family in zip(axes, FAMILY_TITLES, strict=True):
+        for axis, method in zip(line, TITLES, strict=True):
+            chosen, same = (select(part, family=family, maps="held-out") for part in (rows, exact))
+            _draw_curves(axis, chosen, same, method)
+            axis.set_title(f"{TITLES[method]}\n{FAMILY_TITLES[family]}", fontsize=10)
+            axis.legend(fontsize=7, loc="lower right")
+    over = f"mean and standard deviation of {len(seeds)} seeds"
+    figure.suptitle(f"Frozen Lake, 500 episodes per adaptation: mean of 20 held-out maps; {over}")
+    return save_figure(figure, "frozen_lake_sampled.png")
+
+
+def _draw_curves(axis: Axes, rows: list[Row], exact: list[Row], method: str) -> None:
     setting = {name: select(rows, method=name)[0]["setting"] for name in (method, "maml")}
     lines = [
         (rows, method, f"BO-MRL, λ = {setting[method]:g}", "C0", "o-"),
         (rows, "maml", f"MAML, step {setting['maml']:g}", "C1", "s-"),
         (rows, f"random_{method}", "random initialisation, same λ", "C2", "^-"),
     ]
-    if is_sampled:
+    if exact is not rows:
         lines.append((exact, method, "BO-MRL, exact", "C9", "o--"))
     for part, name, label, colour, style in lines:
         returns = np.array([row["returns"] for row in select(part, method=name)])
@@ -71,29 +79,20 @@ def _draw_curves(axis: Axes, rows: list[Row], exact: list[Row], method: str, is_
 
 
 def _draw_gaps(axis: Axes, rows: list[Row]) -> None:
-    """Bars for the gaps; over the bars of adaptations the bounds on them, where they are bounds on every task."""
-    exact = [row["exact"] for row in rows if "exact" in row]
+    """Draw bars for the gaps; over that of the adaptation the bounds that hold on every task."""
     bars = [(label, colour, [row[key] for row in rows]) for key, (label, colour) in BARS.items()]
-    bounds = [(1, "", _bounds(rows))]
-    if exact:
-        bars.append((*EXACT_BAR, [row["gap_one_adaptation"] for row in exact]))
-        bounds = [(1, " (samples)", _bounds(rows)), (3, " (exact)", _bounds(exact))]
-    limits = [max(values) for _, _, values in bars] + [
-        value for _, _, found in bounds for name, value in found.items() if name in ("B1", "B3")
-    ]
-    top = 1.1 * max(limits)
+    bounds = _bounds(rows)
+    top = 1.1 * max([max(values) for _, _, values in bars] + [bounds[name] for name in ("B1", "B3") if name in bounds])
     for place, (_, colour, values) in enumerate(bars):
         axis.bar(place, np.mean(values), 0.6, color=colour)
         axis.scatter(np.full(len(values), place), values, s=10, color="k", zorder=3)
-    for place, note, found in bounds:
-        for name, value in found.items():
-            colour, style = BOUND_STYLES[name]
-            above = ", above the axis" if value > top else ""
-            label = f"{name}{note} = {value:.2g}{above}"
-            axis.plot([place - 0.45, place + 0.45], [value, value], style, color=colour, linewidth=2, label=label)
-        shares = [row["B4_holds_share"] for row in (exact if note == " (exact)" else rows)]
-        if "B4" not in found:
-            axis.plot([], [], " ", label=f"B4{note} no bound: holds on {100 * np.mean(shares):.0f} %")
+    for name, value in bounds.items():
+        colour, style = BOUND_STYLES[name]
+        label = f"{name} = {value:.2g}{', above the axis' if value > top else ''}"
+        axis.plot([0.55, 1.45], [value, value], style, color=colour, linewidth=2, label=label)
+    if "B4" not in bounds:
+        share = 100 * np.mean([row["B4_holds_share"] for row in rows])
+        axis.plot([], [], " ", label=f"B4 no bound: holds on {share:.0f} %")
     axis.set_ylim(0, top)
     axis.set_xlim(-0.5, len(bars) - 0.5)
     axis.set_xticks(range(len(bars)), [f"{label}\n{np.mean(values):.3f}" for label, _, values in bars], fontsize=8)

@@ -5,13 +5,14 @@ from typing import Any
 
 import matplotlib as mpl
 
-from benchmarks.frozen_lake.results import FIGURES
+from benchmarks.frozen_lake.results import Row
+from benchmarks.provenance import FIGURES
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-Row = dict[str, Any]
+__all__ = ["BOUND_STYLES", "FAMILY_TITLES", "TITLES", "Row", "save_figure", "select"]
 
 TITLES = {"alg1": "Alg(1), KL(meta‖task)", "alg2": "Alg(2), KL(task‖meta)", "alg3": "Alg(3), parameters"}
 FAMILY_TITLES = {"high_variance": "high task variance (holes)", "low_variance": "low task variance (penalties)"}
@@ -19,22 +20,12 @@ BOUND_STYLES = {"B1": ("C4", "-."), "B2": ("C5", ":"), "B3": ("C2", "--"), "B4":
 
 
 def select(rows: list[Row], **wanted: Any) -> list[Row]:
-    """
-    The rows that have some values.
-
-    :param rows: results
-    :param wanted: values by key
-    """
+    """Return the rows that have some values."""
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 
 
 def save_figure(figure: Figure, name: str) -> Path:
-    """
-    Write a figure into the documentation.
-
-    :param figure: closed afterwards
-    :param name: file name
-    """
+    """Write a figure into the documentation's folder and close it."""
     FIGURES.mkdir(parents=True, exist_ok=True)
     path = FIGURES / name
     figure.savefig(path, dpi=110, metadata={"Software": None})

@@ -1,40 +1,30 @@
-"""Result files: written at once or not at all, each with what it takes to make it again."""
+"""Results of all parts in one file, each part with what it takes to make it again."""
 
 import json
-import platform
-from pathlib import Path
 from typing import Any
 
-from benchmarks import provenance as shared
-from benchmarks.provenance import FIGURES, provenance, write_json
+from benchmarks.provenance import RESULTS, provenance, write_json
 
-__all__ = ["FIGURES", "RESULTS", "load", "save"]
-
-RESULTS = shared.RESULTS / "frozen_lake"
+PATH = RESULTS / "frozen_lake.json"
+Row = dict[str, Any]
 
 
-def save(name: str, command: str, settings: dict[str, Any], rows: list[dict[str, Any]]) -> Path:
-    """
-    Write ``benchmarks/results/frozen_lake/<name>.json``.
-
-    :param name: file name without its ending
-    :param command: command line that makes the file
-    :param settings: everything that is not in the command, seeds included
-    :param rows: results
-    :return: the file
-    """
-    source = provenance(command, f"{platform.machine()}, one core")
-    return write_json(RESULTS / f"{name}.json", {"provenance": source, "settings": settings, "rows": rows})
+def save(part: str, command: str, settings: dict[str, Any], rows: list[Row]) -> None:
+    """Replace one part of ``benchmarks/results/frozen_lake.json``."""
+    content = _read()
+    entry = {"part": part, "provenance": provenance(command), "settings": settings}
+    parts = [old for old in content["parts"] if old["part"] != part]
+    kept = [row for row in content["rows"] if row["part"] != part]
+    write_json(PATH, {"parts": [*parts, entry], "rows": [*kept, *({"part": part, **row} for row in rows)]})
 
 
-def load(name: str) -> dict[str, Any]:
-    """
-    Read a result file.
+def load(part: str) -> list[Row]:
+    """Return the rows of one part."""
+    rows = [row for row in _read()["rows"] if row["part"] == part]
+    if not rows:
+        raise FileNotFoundError(f"{PATH} has no part {part!r}: run `python -m benchmarks.frozen_lake run` first")
+    return rows
 
-    :param name: file name without its ending
-    :raises FileNotFoundError: if it has not been made
-    """
-    path = RESULTS / f"{name}.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: run `python -m benchmarks.frozen_lake run` first")
-    return json.loads(path.read_text())
+
+def _read() -> dict[str, Any]:
+    return dict(json.loads(PATH.read_text())) if PATH.exists() else {"parts": [], "rows": []}

@@ -16,7 +16,7 @@ GAP_FLOOR = 1e-4
 
 def lambda_figure() -> Path:
     """Gap and bounds against lambda, one panel per algorithm."""
-    rows = load("lambda")["rows"]
+    rows = load("lambda")
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained", sharey=True)
     for axis, method in zip(axes, TITLES, strict=True):
         chosen = select(rows, method=method)
@@ -32,7 +32,7 @@ def lambda_figure() -> Path:
 
 def variance_figure() -> Path:
     """Gap and bounds against the task variance, one column per algorithm, one row per family."""
-    rows = load("variance")["rows"]
+    rows = load("variance")
     figure, axes = plt.subplots(2, 3, figsize=(13, 7.2), layout="constrained", sharey="row")
     for line, family in zip(axes, FAMILY_TITLES, strict=True):
         for axis, method in zip(line, TITLES, strict=True):
@@ -70,7 +70,7 @@ def _draw_against(x: Sequence[float], rows: list[Row], axis: Axes, style: str | 
 
 def convergence_figure() -> Path:
     """Norm of the exact meta-gradient under gradient ascent, with the slope of the guaranteed rate."""
-    rows = load("convergence")["rows"]
+    rows = load("convergence")
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     for index, row in enumerate(rows):
         label = f"{TITLES[row['method']]}, λ = {row['reg_coef']:g}, step {row['step']:g}"

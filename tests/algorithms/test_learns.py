@@ -4,7 +4,7 @@ import pytest
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from benchmarks.locomotion.methods import make_model, settings_of
+from benchmarks.methods import make_model, settings_of
 from sb3_bomrl import evaluate_adaptation, make_meta_vec_env
 from sb3_bomrl.policies import NormalizedFlattenExtractor
 
@@ -141,7 +141,7 @@ def test_navigation_is_solved_by_one_adaptation_of_the_trained_meta_policy():
     The bar is the optimum, -0.8, less a fifth of its distance from the return before adaptation. Measured: -46.9 to
     -5.8, -5.5, -5.4 (seeds 0 to 2), where the untrained policy adapts to -7.0, -6.7, -6.6.
     """
-    settings = settings_of("bomrl-alg2", "Navigation2D")
+    settings = settings_of("bomrl-alg2", "bomrl/Navigation2D-v0")
     env = make_meta_vec_env("bomrl/Navigation2D-v0", settings["n_envs"], seed=0)
     model = make_model("bomrl-alg2", env, settings, 0)
     untrained, untrained_adapted = one_adaptation(model)

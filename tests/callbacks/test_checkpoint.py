@@ -13,10 +13,10 @@ import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EveryNTimesteps
 
-from benchmarks import exact_resume
 from sb3_bomrl import BOMRL, ExactCheckpointCallback, load_checkpoint, make_meta_vec_env
 from sb3_bomrl.saving import files
 from sb3_bomrl.saving.checkpoints import checkpoints
+from tests import killed_runs
 
 ITERATION = 2 * 10 * 4
 
@@ -53,14 +53,14 @@ def test_killed_runs_end_as_the_one_that_was_left_alone(tmp_path):
     threads = th.get_num_threads()
     th.set_num_threads(1)  # forking after torch has started threads would hang
     try:
-        exact_resume.kill_and_compare(tmp_path, 4, 4, random.Random(1))
+        killed_runs.kill_and_compare(tmp_path, 4, 4, random.Random(1))
     finally:
         th.set_num_threads(threads)
     (tmp_path / "other").mkdir()
     model = BOMRL.load(tmp_path / "straight" / "final.zip")
     model.task_generator.integers(2)
     model.save(tmp_path / "other" / "final.zip")
-    assert exact_resume.compare(tmp_path / "straight", tmp_path / "other") == ["task_generator"]
+    assert killed_runs.compare(tmp_path / "straight", tmp_path / "other") == ["task_generator"]
 
 
 @pytest.mark.parametrize("total", [4 * ITERATION, 4 * ITERATION + 40, 4 * ITERATION + 1])

@@ -25,9 +25,8 @@ from sb3_bomrl.policies import NormalizedFlattenExtractor
 from sb3_bomrl.saving.safe_json import NotEncodableError, decode, encode
 from tests.saving.archives import Evil, members_of, saved
 
-PRETRAINED = Path(__file__).parents[2] / "examples" / "pretrained" / "bomrl_HalfCheetahVel-v0.zip"
 OLD = Path(__file__).parents[1] / "data" / "bomrl_before_safe_settings.zip"
-"""The same policy, saved before files held their settings without pickle."""
+"""A policy that was saved before files held their settings without pickle."""
 BASELINES = (MAML, FOMAML, EMAML, ProMP, Reptile)
 DICT = spaces.Dict({"a": spaces.Box(-1.0, 1.0, (2,)), "b": spaces.Discrete(3)})
 CASES = {
@@ -151,9 +150,8 @@ def test_a_file_of_an_older_version_loads_and_is_refused_safely(tiny):
     assert old.num_timesteps == 8_000_000
     with pytest.raises(ValueError, match=r"only unpickling could load: .*'policy_class'.* trusted=True"):
         BOMRL.load_safely(OLD)
-    for file in (io.BytesIO(saved(old)), PRETRAINED):
-        again = BOMRL.load_safely(file, device="cpu")
-        tiny.assert_equal(tiny.params(old), tiny.params(again))
+    again = BOMRL.load_safely(io.BytesIO(saved(old)), device="cpu")
+    tiny.assert_equal(tiny.params(old), tiny.params(again))
 
 
 def test_what_only_pickle_can_save_is_named(tiny):
