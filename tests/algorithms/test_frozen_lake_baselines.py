@@ -124,9 +124,10 @@ def exact_returns(mdps, start):
 
 def sampled_returns(mdps, layouts, start):
     """The same from episodes; the adapted tables are scored exactly."""
-    lower = {"surrogate": "linear", "hypergradient": "implicit_sampling", "inner_max_kl": 1e9}
+    lower = {"surrogate": "linear", "hypergradient": "implicit_sampling"}
     lower |= {"hypergradient_damping": 1e-4, "hypergradient_cg_max_steps": 50}
-    closed, adam = {"inner_solver": "closed_form"}, {"inner_solver": "adam", "inner_lr": 0.1, "n_inner_steps": 200}
+    closed = {"inner_solver": "closed_form"}
+    adam = {"inner_solver": "adam", "inner_lr": 0.1, "n_inner_steps": 200, "inner_max_kl": 1e9}
     methods = {
         name: (BOMRL, {**distance, **lower, **(adam if name == "alg3" else closed)})
         for name, distance in DISTANCES.items()
