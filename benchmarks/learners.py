@@ -1,6 +1,5 @@
-"""What a run trains: a meta-algorithm, which goes on exactly where it was killed, or another one."""
+"""The learners of runs: meta-algorithms, which go on exactly where they were killed, and others."""
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -9,32 +8,13 @@ from typing import Any, Protocol
 from stable_baselines3.common.callbacks import BaseCallback
 
 from benchmarks.methods import METHODS, make_model
+from benchmarks.records import Stopwatch
 from benchmarks.scoring import Plan, Scores, choose_tasks, make_test_env, physics, score_adaptation
 from sb3_bomrl import ExactCheckpointCallback, MetaAlgorithm, load_checkpoint, make_meta_vec_env
-from sb3_bomrl.saving.files import write_atomically
 from sb3_bomrl.zoo import REGISTRY
 
 SAVE_FREQ = 1
 """Meta-iterations between checkpoints."""
-
-
-class Stopwatch:
-    """A line per iteration, written before the checkpoint of that iteration."""
-
-    def __init__(self, path: Path, n_done: int) -> None:
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1][:n_done] if path.exists() else []
-        self.seconds = [float(line) for line in lines]
-        write_atomically(path, lambda file: file.write("".join(f"{line}\n" for line in lines).encode()))
-
-    def add(self, seconds: float) -> None:
-        """Append the seconds of one iteration."""
-        self.seconds.append(seconds)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(f"{seconds}\n")
-            file.flush()
-            os.fsync(file.fileno())
 
 
 class Learner(Protocol):

@@ -11,8 +11,8 @@ from sb3_contrib import TRPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
-from benchmarks.learners import Stopwatch
 from benchmarks.methods import EPISODES_PER_TRIAL, METHODS, N_ENVS, N_TRIALS, make_model, plain_settings
+from benchmarks.records import Stopwatch
 from benchmarks.scoring import (
     N_ENVS_PER_TASK,
     Plan,

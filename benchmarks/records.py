@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 from benchmarks.provenance import RESULTS, commit, machine, versions, write_json
 from benchmarks.scoring import Scores
 from benchmarks.suites import Run
+from sb3_bomrl.saving.files import write_atomically
 
 COLUMNS = tuple("suite method env seed env_steps adaptations policy task return seconds commit".split())  # noqa: SIM905
 
@@ -148,3 +149,22 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         yield file
+
+
+class Stopwatch:
+    """A line per iteration, written before the checkpoint of that iteration."""
+
+    def __init__(self, path: Path, n_done: int) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1][:n_done] if path.exists() else []
+        self.seconds = [float(line) for line in lines]
+        write_atomically(path, lambda file: file.write("".join(f"{line}\n" for line in lines).encode()))
+
+    def add(self, seconds: float) -> None:
+        """Append the seconds of one iteration."""
+        self.seconds.append(seconds)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{seconds}\n")
+            file.flush()
+            os.fsync(file.fileno())

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import learners, methods, plain, run, scoring
-from benchmarks.learners import MetaLearner, Stopwatch
+from benchmarks.learners import MetaLearner
 from benchmarks.methods import METHODS, settings_of
-from benchmarks.records import finished_runs, read_rows
+from benchmarks.records import Stopwatch, finished_runs, read_rows
 from benchmarks.run import CHECKPOINTS, Progress, evaluation_points, run_one
 from benchmarks.scoring import choose_tasks
 from benchmarks.suites import expand
