@@ -1,5 +1,6 @@
 """The base of the meta-algorithms: the loop of the paper inside an SB3 algorithm."""
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar
@@ -154,8 +155,11 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         **settings: Any,
     ) -> None:
         for name, value in settings.items():
-            if not any(name in vars(base).get("__annotations__", {}) for base in type(self).__mro__):
-                raise TypeError(f"{type(self).__name__}.__init__() got an unexpected keyword argument {name!r}")
+            if not any(name in inspect.get_annotations(base) for base in type(self).__mro__):
+                raise TypeError(
+                    f"{type(self).__name__}.__init__() got an unexpected keyword argument {name!r}: a subclass must "
+                    "annotate its own arguments in its body"
+                )
             setattr(self, name, value)
         self.meta_batch_size = meta_batch_size
         self.n_envs_per_task = n_envs_per_task
