@@ -1,4 +1,4 @@
-"""What it takes to make a result file again, and one way to write such files."""
+"""Provenance of result files: command, commit, versions, machine."""
 
 import json
 import os

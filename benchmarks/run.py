@@ -89,7 +89,7 @@ def _key(run: Run) -> tuple[str, str, int]:
 
 
 def _is_scored(run: Run, env_steps: int, plan: Plan, path: Path) -> bool:
-    """Whether all lines of an evaluation are there; a killed process may have left some of them."""
+    """Return whether all lines of an evaluation are there; a killed process may have left some of them."""
     n_tasks = len({str(task) for task in choose_tasks(run.env, plan.max_tasks)})
     n_scores = 1 if METHODS[run.method].kind == "oracle" else plan.n_adaptations + 1
     key = (*_key(run), env_steps)
@@ -104,7 +104,7 @@ def evaluation_points(n_iterations: int, n_evaluations: int) -> list[int]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
-    """Whether no other process works in a folder, which is made."""
+    """Yield whether no other process works in a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:

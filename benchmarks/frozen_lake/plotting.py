@@ -1,4 +1,4 @@
-"""What all figures share: titles, colours, the selection of rows, and saving."""
+"""Titles, colours, the selection of rows, and saving, for all figures."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the paper's figures lack: gap and bounds as lambda and task variance vary, and the meta-gradient's norm."""
+"""Gap and bounds as lambda and task variance vary, and the meta-gradient's norm, beside the paper's figures."""
 
 from typing import Any
 

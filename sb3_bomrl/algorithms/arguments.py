@@ -1,6 +1,7 @@
 """Constructor arguments: handing them on, checks, old names of them, and those that do nothing."""
 
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -27,6 +28,25 @@ def arguments_of(variables: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in variables.items() if name not in ("self", "__class__")}
 
 
+def with_new_names(given: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+    """
+    Replace names of version 0.1, with a ``FutureWarning``.
+
+    :param given: values by name
+    :param renamed: old name -> new name
+    :return: values by new name
+    :raises TypeError: if a value is given by both names
+    """
+    found = dict(given)
+    for old in renamed.keys() & found.keys():
+        new = renamed[old]
+        if new in found:
+            raise TypeError(f"{new} was also given by its old name {old}: leave that out")
+        _warn_user(f"the argument {old} is called {new} now", FutureWarning)
+        found[new] = found.pop(old)
+    return found
+
+
 def renamed_arguments(renamed: Mapping[str, str] | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
     Let a constructor take arguments by their names of version 0.1, with a ``FutureWarning``.
@@ -34,19 +54,16 @@ def renamed_arguments(renamed: Mapping[str, str] | None = None) -> Callable[[Cal
     :param renamed: old name -> new name
     :return: decorator of the constructor
     """
-    new_names = renamed or {}
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            for old in new_names.keys() & kwargs.keys():
-                warnings.warn(f"the argument {old} is called {new_names[old]} now", FutureWarning, stacklevel=2)
-                kwargs[new_names[old]] = kwargs.pop(old)
-            if "use_sde" in kwargs:
-                if kwargs.pop("use_sde"):
+            given = with_new_names(kwargs, renamed or {})
+            if "use_sde" in given:
+                if given.pop("use_sde"):
                     raise ValueError(NO_SDE)
-                warnings.warn("the argument use_sde does nothing: leave it out", FutureWarning, stacklevel=2)
-            return function(*args, **kwargs)
+                _warn_user("the argument use_sde does nothing: leave it out", FutureWarning)
+            return function(*args, **given)
 
         return call
 
@@ -60,10 +77,22 @@ def warn_without_effect(instance: Any, reasons: Mapping[str, str]) -> None:
     :param instance: object whose constructor has just run, with its arguments as attributes
     :param reasons: name of an argument without effect -> why
     """
-    parameters = inspect.signature(type(instance).__init__).parameters
+    defaults: dict[str, Any] = {}
+    for base in reversed(type(instance).__mro__):
+        if "__init__" in vars(base):
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            defaults |= {parameter.name: parameter.default for parameter in parameters}
     for name, reason in reasons.items():
-        if name in parameters and getattr(instance, name) != parameters[name].default:
-            warnings.warn(f"{name}={getattr(instance, name)!r} has no effect {reason}", UserWarning, stacklevel=5)
+        if name in defaults and getattr(instance, name) != defaults[name]:
+            _warn_user(f"{name}={getattr(instance, name)!r} has no effect {reason}", UserWarning)
+
+
+def _warn_user(message: str, category: type[Warning]) -> None:
+    """Warn at the first line outside of the package."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_back.f_globals.get("__name__", "").startswith("sb3_bomrl."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level + 1)
 
 
 _COUNTS = (

@@ -21,9 +21,6 @@ from sb3_bomrl.meta.lower_level import LowerLevel, adapt
 from sb3_bomrl.meta.sampling_term import sampling_term
 from sb3_bomrl.types import Adaptation, Batch, Experience, MetaBatch, Params
 
-_NATURAL_GRADIENT = (10, 1e-3)
-"""Conjugate-gradient iterations and damping of a natural-gradient step of the inner solver."""
-
 
 class BOMRL(MetaAlgorithm):
     r"""
@@ -60,6 +57,8 @@ class BOMRL(MetaAlgorithm):
         half the step size; ``float("inf")`` for no limit, also where a probability underflows to 0 and the KL is
         infinite
     :param inner_gradient_tolerance: a task's inner steps stop at this norm of ∇_θ F
+    :param inner_cg_max_steps: conjugate-gradient iterations of a step of ``inner_solver="natural_gradient"``
+    :param inner_cg_damping: damping of the Fisher matrix in such a step
     :param hypergradient: ``"implicit"`` (distance term), ``"implicit_sampling"`` (distance and sampling term, Eq. A6),
         ``"unrolled"`` (through the inner steps) or ``"first_order"``
     :param hypergradient_cg_max_steps: conjugate-gradient iterations of the implicit modes
@@ -108,6 +107,8 @@ class BOMRL(MetaAlgorithm):
     n_inner_steps: int
     inner_max_kl: float
     inner_gradient_tolerance: float
+    inner_cg_max_steps: int
+    inner_cg_damping: float
     hypergradient: str
     hypergradient_cg_max_steps: int
     hypergradient_damping: float
@@ -134,6 +135,8 @@ class BOMRL(MetaAlgorithm):
         n_inner_steps: int = 50,
         inner_max_kl: float = 3.0,
         inner_gradient_tolerance: float = 0.0,
+        inner_cg_max_steps: int = 10,
+        inner_cg_damping: float = 1e-3,
         hypergradient: str = "implicit",
         hypergradient_cg_max_steps: int = 10,
         hypergradient_damping: float = 0.01,
@@ -172,9 +175,9 @@ class BOMRL(MetaAlgorithm):
         check_positive("reg_coef", self.reg_coef)
         if self.inner_max_kl != float("inf"):
             check_positive("inner_max_kl", self.inner_max_kl)
-        for name in ("n_inner_steps", "hypergradient_cg_max_steps"):
+        for name in ("n_inner_steps", "inner_cg_max_steps", "hypergradient_cg_max_steps"):
             check_positive(name, getattr(self, name), integer=True)
-        for name in ("inner_gradient_tolerance", "hypergradient_damping"):
+        for name in ("inner_gradient_tolerance", "inner_cg_damping", "hypergradient_damping"):
             check_range(name, getattr(self, name), 0.0, float("inf"))
         if self.inner_solver in ("natural_gradient", "closed_form") and self.hypergradient == "unrolled":
             raise ValueError(
@@ -186,6 +189,9 @@ class BOMRL(MetaAlgorithm):
         reasons = super()._without_effect()
         if self.surrogate != "clip":
             reasons["clip_range"] = f"with surrogate={self.surrogate!r}"
+        if self.inner_solver != "natural_gradient":
+            solve = ("inner_cg_max_steps", "inner_cg_damping")
+            reasons |= dict.fromkeys(solve, f"with inner_solver={self.inner_solver!r}")
         if self.inner_solver == "closed_form":
             steps = ("inner_lr", "n_inner_steps", "inner_max_kl", "inner_gradient_tolerance")
             reasons |= dict.fromkeys(steps, "with inner_solver='closed_form'")
@@ -206,7 +212,8 @@ class BOMRL(MetaAlgorithm):
             self.n_inner_steps,
             self.inner_max_kl,
             self.inner_gradient_tolerance,
-            *_NATURAL_GRADIENT,
+            self.inner_cg_max_steps,
+            self.inner_cg_damping,
         )
 
     def _lower_level(self, batch: Batch) -> LowerLevel:

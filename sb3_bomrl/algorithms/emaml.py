@@ -8,7 +8,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_bomrl.algorithms.arguments import arguments_of, renamed_arguments
-from sb3_bomrl.algorithms.gradient_adaptation import GradientAdaptation, batches_of
+from sb3_bomrl.algorithms.gradient_adaptation import RENAMED, GradientAdaptation, batches_of
 from sb3_bomrl.checks import check_range
 from sb3_bomrl.meta.gradients import MetaGradient, emaml_meta_gradient, leave_one_out_credit
 from sb3_bomrl.types import Batch, Experience, MetaBatch, Params
@@ -67,7 +67,7 @@ class EMAML(GradientAdaptation):
 
     credit_coef: float
 
-    @renamed_arguments({"n_inner_steps": "n_adaptation_steps"})
+    @renamed_arguments(RENAMED)
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],

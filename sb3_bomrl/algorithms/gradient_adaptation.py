@@ -9,6 +9,8 @@ from sb3_bomrl.checks import check_positive
 from sb3_bomrl.meta.policy_gradient import policy_gradient_step
 from sb3_bomrl.types import Adaptation, Batch, Experience, Params
 
+RENAMED = {"n_inner_steps": "n_adaptation_steps"}
+
 
 class GradientAdaptation(MetaAlgorithm):
     r"""
@@ -23,6 +25,7 @@ class GradientAdaptation(MetaAlgorithm):
     n_adaptation_steps: int
 
     scheduled: ClassVar[tuple[str, ...]] = (*MetaAlgorithm.scheduled, "inner_lr")
+    renamed: ClassVar[dict[str, str]] = RENAMED
 
     def _check_arguments(self) -> None:
         super()._check_arguments()

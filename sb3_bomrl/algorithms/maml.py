@@ -8,7 +8,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_bomrl.algorithms.arguments import arguments_of, renamed_arguments
-from sb3_bomrl.algorithms.gradient_adaptation import GradientAdaptation, batches_of
+from sb3_bomrl.algorithms.gradient_adaptation import RENAMED, GradientAdaptation, batches_of
 from sb3_bomrl.checks import check_choice
 from sb3_bomrl.core.surrogates import POLICY_GRADIENT_SURROGATES
 from sb3_bomrl.meta.gradients import MetaGradient, fomaml_meta_gradient, maml_meta_gradient
@@ -69,7 +69,7 @@ class MAML(GradientAdaptation):
 
     surrogate: str
 
-    @renamed_arguments({"n_inner_steps": "n_adaptation_steps"})
+    @renamed_arguments(RENAMED)
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
@@ -173,7 +173,7 @@ class FOMAML(GradientAdaptation):
     :param _init_setup_model: build the network at creation
     """
 
-    @renamed_arguments({"n_inner_steps": "n_adaptation_steps"})
+    @renamed_arguments(RENAMED)
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],

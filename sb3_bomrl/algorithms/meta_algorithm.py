@@ -27,6 +27,7 @@ from sb3_bomrl.algorithms.arguments import (
     check_shared_arguments,
     shared_arguments_without_effect,
     warn_without_effect,
+    with_new_names,
 )
 from sb3_bomrl.algorithms.outer import OUTER_STEPS, adam_step, fit_value_net, trpo_step
 from sb3_bomrl.algorithms.run import IterationHook, Run, Stopwatch
@@ -119,6 +120,9 @@ class MetaAlgorithm(OnPolicyAlgorithm):
     scheduled: ClassVar[tuple[str, ...]] = ("max_kl",)
     """Arguments that are numbers above 0 or, as ``learning_rate`` in SB3, schedules of such."""
 
+    renamed: ClassVar[dict[str, str]] = {}
+    """Old names of arguments -> their names."""
+
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
@@ -155,7 +159,8 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         **settings: Any,
     ) -> None:
         for name, value in settings.items():
-            if not any(name in inspect.get_annotations(base) for base in type(self).__mro__):
+            own = type(self).__mro__[: type(self).__mro__.index(MetaAlgorithm)]
+            if not any(name in inspect.get_annotations(base) for base in own):
                 raise TypeError(
                     f"{type(self).__name__}.__init__() got an unexpected keyword argument {name!r}: a subclass must "
                     "annotate its own arguments in its body"
@@ -424,17 +429,19 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         name = type(self).__name__ if tb_log_name is None else tb_log_name
         normalizer = FrozenNormalizer(self.get_vec_normalize_env())
         normalizer.freeze()  # the reset in _setup_learn is no data
-        total_timesteps, callback = self._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, name, progress_bar
-        )
-        normalizer.release()
+        try:
+            total_timesteps, callback = self._setup_learn(
+                total_timesteps, callback, reset_num_timesteps, name, progress_bar
+            )
+        finally:
+            normalizer.release()
         collector = self.make_collector(self.env, self.task_generator, normalizer)
         run = self._run = Run(self.env, callback, collector, normalizer)
         if self.rollout_buffer.n_envs != self.n_envs:
             self.rollout_buffer = self._make_rollout_buffer()
         if total_timesteps > 0:
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-        iteration = n_done
+        iteration = self._n_run_iterations = n_done
         try:
             callback.on_training_start(locals(), globals())
             while self.num_timesteps < total_timesteps:
@@ -451,6 +458,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         except StopCollection:
             pass
         finally:
+            self._run = None
             run.end()
         callback.on_training_end()
         return self
@@ -482,7 +490,11 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         reports.check_finite_tasks("meta-gradient", gradient.task_norms, tasks)
         with watch("outer"):
             outer = self._outer_step(phi, gradient, data)
-            self._after_outer_step(data)
+            try:
+                self._after_outer_step(data)
+            except FloatingPointError:
+                self.actor.load_params(phi)
+                raise
             run.normalizer.commit()
 
         self.n_meta_iterations += 1
@@ -597,8 +609,12 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         Tell an object when a meta-iteration is complete; for callbacks, which call this when training starts.
 
         :param hook: kept until ``learn`` returns
+        :raises RuntimeError: if ``learn`` is not running
         """
-        assert self._run is not None
+        if self._run is None:
+            raise RuntimeError(
+                "add_iteration_hook must be called while learn() runs, when training starts for instance"
+            )
         self._run.hooks.append(hook)
 
     # ------------------------------------------------------------------ files
@@ -653,7 +669,8 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         :raises ValueError: if the file is no whole zip archive, was written by another algorithm, does not fit the
             environment's spaces, or holds what ``trusted=False`` refuses
         """
-        load = super().load
+        load, kwargs = super().load, with_new_names(kwargs, cls.renamed)
+        custom_objects = with_new_names(custom_objects or {}, cls.renamed)
         return load_model(cls, load, path, env, device, custom_objects, print_system_info, force_reset, trusted, kwargs)
 
     @classmethod

@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_bomrl.algorithms import reports
 from sb3_bomrl.algorithms.arguments import arguments_of, renamed_arguments
-from sb3_bomrl.algorithms.gradient_adaptation import GradientAdaptation, batches_of
+from sb3_bomrl.algorithms.gradient_adaptation import RENAMED, GradientAdaptation, batches_of
 from sb3_bomrl.algorithms.outer import adam_step
 from sb3_bomrl.checks import check_positive, check_range
 from sb3_bomrl.core.params import stack
@@ -73,7 +73,7 @@ class ProMP(GradientAdaptation):
 
     scheduled: ClassVar[tuple[str, ...]] = ("inner_lr", "clip_range", "target_kl")
 
-    @renamed_arguments({"n_inner_steps": "n_adaptation_steps"})
+    @renamed_arguments(RENAMED)
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],

@@ -8,7 +8,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_bomrl.algorithms.arguments import arguments_of, renamed_arguments
-from sb3_bomrl.algorithms.gradient_adaptation import GradientAdaptation
+from sb3_bomrl.algorithms.gradient_adaptation import RENAMED, GradientAdaptation
 from sb3_bomrl.algorithms.outer import OUTER_STEPS, mean_kl
 from sb3_bomrl.checks import check_range
 from sb3_bomrl.core.trust_region import OuterInfo
@@ -73,7 +73,7 @@ class Reptile(GradientAdaptation):
     outer_steps: ClassVar[tuple[str, ...]] = ("interpolation", *OUTER_STEPS)
     scheduled: ClassVar[tuple[str, ...]] = (*GradientAdaptation.scheduled, "interpolation")
 
-    @renamed_arguments({"n_inner_steps": "n_adaptation_steps"})
+    @renamed_arguments(RENAMED)
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],

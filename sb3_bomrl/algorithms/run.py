@@ -3,7 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -68,8 +68,9 @@ class Run:
     def end(self) -> None:
         """Tell every hook that the run is over, and give the environment back as it was."""
         self.normalizer.release()
-        for hook in self.hooks:
-            hook.on_learn_end()
+        with ExitStack() as stack:  # each of them is told, also where another one fails
+            for hook in reversed(self.hooks):
+                stack.callback(hook.on_learn_end)
 
 
 class Stopwatch:

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 from sb3_bomrl.saving.model_file import ModelFile, write_zip
@@ -13,27 +14,31 @@ _SEARCHED = {"BOMRL": ("implicit", "unrolled"), "MAML": (None,)}
 """Algorithms that could search, by the hypergradients they could search with."""
 
 
-def brought_up_to_date(file: ModelFile) -> ModelFile:
+def brought_up_to_date(file: ModelFile, algorithms: Sequence[str]) -> ModelFile:
     """
     Give a file of version 0.1 the settings of this version; one of this version stays as it is.
 
     :param file: a whole archive
+    :param algorithms: names of the class that loads and of those it derives from
     :return: the archive with the present names of settings
     """
-    if not file.settings or _ADDED.keys() <= file.settings.keys():
+    old = file.settings
+    if not old or not ("_resume_from" in old or _ADDED.keys() - old.keys()):
         return file
-    settings = {name: value for name, value in {**_ADDED, **file.settings}.items() if name not in _REMOVED}
-    writer = settings.get("_algorithm_name")
-    if writer != "BOMRL" and "n_inner_steps" in settings:
+    settings = {name: value for name, value in {**_ADDED, **old}.items() if name not in _REMOVED}
+    if "GradientAdaptation" in algorithms and "n_inner_steps" in settings:
         settings["n_adaptation_steps"] = settings.pop("n_inner_steps")
-    if not _searched(writer, settings):
+    if "BOMRL" in algorithms:  # one pair of settings was for the outer step and the inner solver
+        settings |= {f"inner_{name}": settings[name] for name in ("cg_max_steps", "cg_damping") if name in settings}
+    if not _searched(algorithms, settings):
         settings["line_search"] = False
     return file._replace(settings=settings, data=_with_settings(file.data, settings))
 
 
-def _searched(writer: Any, settings: dict[str, Any]) -> bool:
+def _searched(algorithms: Sequence[str], settings: dict[str, Any]) -> bool:
     """Return whether ``line_search`` had an effect."""
-    return settings.get("outer_step") == "trpo" and settings.get("hypergradient") in _SEARCHED.get(writer, ())
+    modes = [mode for name in algorithms for mode in _SEARCHED.get(name, ())]
+    return settings.get("outer_step") == "trpo" and settings.get("hypergradient") in modes
 
 
 def _with_settings(data: bytes, settings: dict[str, Any]) -> bytes:

@@ -99,7 +99,7 @@ def load_model(
         environment's spaces, or holds what ``trusted=False`` refuses
     """
     writers = [base.__name__ for base in algorithm.__mro__ if issubclass(base, OnPolicyAlgorithm)]
-    file = brought_up_to_date(read_model_file(path, writers, trusted))
+    file = brought_up_to_date(read_model_file(path, writers, trusted), writers)
     replaced = custom_objects or {}
     guard: AbstractContextManager[Any]
     if trusted:

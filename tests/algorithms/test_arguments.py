@@ -27,6 +27,17 @@ def test_the_old_name_of_the_number_of_adaptation_steps_still_works(tiny, cls):
         model = make(tiny, cls, n_inner_steps=3)
     assert model.n_adaptation_steps == 3
     assert not hasattr(model, "n_inner_steps")
+    with pytest.raises(TypeError, match="n_adaptation_steps was also given by its old name n_inner_steps"):
+        make(tiny, cls, n_inner_steps=3, n_adaptation_steps=2)
+
+
+def test_old_names_still_work_when_loading(tiny, tmp_path):
+    make(tiny, MAML).save(tmp_path / "model")
+    for how in ({"n_inner_steps": 4}, {"custom_objects": {"n_inner_steps": 4}}):
+        with pytest.warns(FutureWarning, match="called n_adaptation_steps") as caught:
+            model = MAML.load(tmp_path / "model", **how)
+        assert model.n_adaptation_steps == 4
+        assert caught[0].filename == __file__
 
 
 def test_use_sde_may_be_left_out_alone(tiny, algorithm):
@@ -54,8 +65,19 @@ def test_a_subclass_annotates_its_own_arguments(tiny):
 
     own = {"inner_lr": 0.1, "n_adaptation_steps": 1, "surrogate": "linear"}
     assert make(tiny, Own, **own).temperature == 2.0
-    with pytest.raises(TypeError, match=r"Own.__init__\(\) got an unexpected keyword argument 'colour'"):
-        make(tiny, Own, colour=1, **own)
+    for name in ("colour", "n_envs"):  # SB3 annotates the second one
+        with pytest.raises(TypeError, match=rf"Own.__init__\(\) got an unexpected keyword argument {name!r}"):
+            make(tiny, Own, **{name: 1}, **own)
+
+
+def test_a_subclass_that_hands_everything_on_is_warned_as_well(tiny):
+    class Own(BOMRL):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    with pytest.warns(UserWarning, match="batch_size=64 has no effect") as caught:
+        make(tiny, Own, batch_size=64)
+    assert caught[0].filename == __file__
 
 
 WITHOUT_EFFECT = [

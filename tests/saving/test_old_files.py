@@ -1,5 +1,7 @@
 """Files that version 0.1 wrote load, safely too, and go on as they would have."""
 
+import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,49 @@ def test_a_checkpoint_of_the_version_before_goes_on():
     assert (model.num_timesteps, model.n_meta_iterations) == (320, 4)
     model.resume(log_interval=None)
     assert (model.num_timesteps, model.n_meta_iterations) == (400, 5)
+
+
+class OwnBOMRL(BOMRL):
+    """A user's subclass."""
+
+
+class OwnMAML(MAML):
+    """A user's subclass."""
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize(("name", "cls"), [("bomrl", OwnBOMRL), ("maml", OwnMAML)])
+def test_files_of_subclasses_load_as_those_of_their_class(name, cls, trusted, tmp_path):
+    settings = {"_algorithm_name": cls.__name__, "outer_step": "trpo"}
+    rewritten(DATA / f"{name}_0_1.zip", tmp_path / "own.zip", settings)
+    model = cls.load(tmp_path / "own.zip", trusted=trusted, device="cpu")
+    assert model.line_search
+    assert (model.n_inner_steps if name == "bomrl" else model.n_adaptation_steps) == {"bomrl": 3, "maml": 2}[name]
+    assert (name == "bomrl") != hasattr(model, "n_adaptation_steps")
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_file_with_the_attributes_that_are_arguments_now(trusted, tmp_path):
+    settings = {"tasks_per_chunk": 1, "n_rollout_threads": 2}
+    rewritten(DATA / "maml_0_1.zip", tmp_path / "model.zip", settings)
+    model = MAML.load(tmp_path / "model.zip", trusted=trusted, device="cpu")
+    assert {name: getattr(model, name) for name in settings} == settings
+    assert model.n_adaptation_steps == 2
+
+
+def test_the_inner_solver_of_a_natural_gradient_stays_as_it_was(tmp_path):
+    settings = {"inner_solver": "natural_gradient", "cg_max_steps": 4, "cg_damping": 0.5}
+    rewritten(DATA / "bomrl_0_1.zip", tmp_path / "model.zip", settings)
+    solver = BOMRL.load_safely(tmp_path / "model.zip", device="cpu")._inner_solver()
+    assert (solver.cg_max_steps, solver.cg_damping) == (4, 0.5)
+
+
+def rewritten(source, target, settings):
+    """A model file with other settings."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, json.dumps({**json.loads(data), **settings}) if name == "data" else data)
 
 
 def test_a_file_of_another_algorithm_is_still_refused():
