@@ -18,6 +18,7 @@ from sb3_bomrl.rollout.steps import (
     Step,
     StopCollection,
     by_task,
+    check_final_observations,
     check_finite,
     pick,
     shares,
@@ -29,6 +30,19 @@ from sb3_bomrl.types import Params, Rollout, Task
 
 Estimator = Callable[[Rollout], Rollout]
 """Fills in the advantages of a rollout."""
+
+
+MAX_EPISODE_STEPS = 10_000
+"""Longest episode that is waited for where neither the user nor the environment sets a limit."""
+
+
+def _own_time_limit(env: VecEnv) -> int:
+    """The limit of Gymnasium's ``TimeLimit``, :data:`MAX_EPISODE_STEPS` where there is none."""
+    own = env.get_attr(_TIME_LIMIT, indices=[0])[0] if env.has_attr(_TIME_LIMIT) else None
+    return int(own) if isinstance(own, int | np.integer) else MAX_EPISODE_STEPS
+
+
+_TIME_LIMIT = "_max_episode_steps"
 
 
 class RolloutCollector:
@@ -82,6 +96,7 @@ class RolloutCollector:
             hooks.on_start()
             buffer.reset()
             ends: list[np.ndarray] = []
+            true_rewards: list[np.ndarray] = []
             cuts: list[tuple[int, int, Any]] = []
             steps = self._steps(wave_tasks, wave_params, deterministic=False)
             for number, step in zip(range(buffer.buffer_size), steps, strict=False):
@@ -94,12 +109,14 @@ class RolloutCollector:
                     step.log_probs,
                 )
                 ends.append(step.dones)
+                true_rewards.append(step.true_rewards)
                 cuts += truncations(number, step)
                 if not hooks.on_step(step, number):
                     raise StopCollection
             cuts += [(number, int(i), pick(step.new_obs, int(i))) for i in np.flatnonzero(~step.dones)]
             ends[-1] = np.ones_like(ends[-1])
             arrays = {name: getattr(buffer, name) for name in ("observations", "actions", "log_probs", "rewards")}
+            arrays["true_rewards"] = np.stack(true_rewards).astype(np.float32)
             rollout = assemble(
                 arrays, buffer.episode_starts.astype(bool), np.stack(ends), cuts, len(wave_tasks), self.env
             )
@@ -115,7 +132,7 @@ class RolloutCollector:
         params: Params,
         n_episodes: int,
         deterministic: bool = False,
-        max_steps: int = 100_000,
+        max_episode_steps: int | None = None,
     ) -> Rollout:
         r"""
         Play a number of whole episodes of every task, shared evenly by its environments.
@@ -128,27 +145,29 @@ class RolloutCollector:
         :param params: stacked parameters, each of shape (n_tasks, \*shape)
         :param n_episodes: episodes per task, at least 1
         :param deterministic: take the most probable action
-        :param max_steps: give up after this many steps of an environment
+        :param max_episode_steps: give up on an episode that is longer; if not given, on one that is longer than the
+            environment's own time limit or, where it has none, than :data:`MAX_EPISODE_STEPS`
         :return: rollout of all tasks, with padding masked
-        :raises ValueError: if an episode does not end within ``max_steps``
+        :raises ValueError: if an episode does not end within ``max_episode_steps``
         :raises FloatingPointError: for an observation or reward that is not finite
         """
+        limit = _own_time_limit(self.env) if max_episode_steps is None else max_episode_steps
         frozen = FrozenNormalizer(unwrap_vec_normalize(self.env))
         frozen.freeze()
         try:
             waves = self._waves(tasks, params)
-            rollouts = [self._whole_episodes(*wave, n_episodes, deterministic, max_steps) for wave in waves]
+            rollouts = [self._whole_episodes(*wave, n_episodes, deterministic, limit) for wave in waves]
         finally:
             frozen.release()
         return concatenate(rollouts)
 
     def _whole_episodes(
-        self, tasks: Sequence[Task], params: Params, n_episodes: int, deterministic: bool, max_steps: int
+        self, tasks: Sequence[Task], params: Params, n_episodes: int, deterministic: bool, max_episode_steps: int
     ) -> Rollout:
         """One wave of :meth:`collect_episodes`."""
         n_envs = self.env.num_envs
         quota = np.tile(shares(n_episodes, n_envs // len(tasks)), len(tasks))
-        played = np.zeros(n_envs, dtype=int)
+        played, lengths = np.zeros(n_envs, dtype=int), np.zeros(n_envs, dtype=int)
         steps: list[Step] = []
         masks: list[np.ndarray] = []
         cuts: list[tuple[int, int, Any]] = []
@@ -160,16 +179,21 @@ class RolloutCollector:
             played += step.dones & counts
             if (played >= quota).all():
                 break
-            if number + 1 >= max_steps:
+            lengths = np.where(step.dones, 0, lengths + 1)
+            endless = np.flatnonzero((lengths >= max_episode_steps) & counts)
+            if len(endless) > 0:
+                index = int(endless[0])
                 raise ValueError(
-                    f"an episode did not end within max_steps={max_steps} steps: "
-                    "register the environment with max_episode_steps, or raise max_steps"
+                    f"an episode in environment {index} (task {tasks[index * len(tasks) // n_envs]!r}) did not end "
+                    f"within max_episode_steps={max_episode_steps} steps: give the environment a time limit, or raise "
+                    "max_episode_steps"
                 )
         arrays = {
             "observations": stack_steps([step.obs for step in steps]),
             "actions": np.stack([step.actions for step in steps]),
             "log_probs": np.stack([step.log_probs.cpu().numpy() for step in steps]),
             "rewards": np.stack([step.rewards for step in steps]).astype(np.float32),
+            "true_rewards": np.stack([step.true_rewards for step in steps]).astype(np.float32),
         }
         starts = np.stack([step.episode_starts for step in steps])
         ends = np.stack([step.dones for step in steps])
@@ -184,7 +208,7 @@ class RolloutCollector:
 
     def _steps(self, tasks: Sequence[Task], params: Params, deterministic: bool) -> Iterator[Step]:
         """Set the tasks, reset, then act without end."""
-        env, policy = self.env, self.actor.policy
+        env, policy, wrapper = self.env, self.actor.policy, unwrap_vec_normalize(self.env)
         policy.set_training_mode(False)
         n_tasks = len(tasks)
         set_tasks(env, tasks, env.num_envs // n_tasks)
@@ -207,8 +231,12 @@ class RolloutCollector:
             number += 1
             self.normalizer.observe(dones)
             check_finite("observation", new_obs, tasks, number)
-            check_finite("reward", rewards, tasks, number)
-            yield Step(obs, actions, clipped, log_probs.flatten(), episode_starts, new_obs, rewards, dones, infos)
+            true = rewards if wrapper is None else wrapper.get_original_reward()
+            check_finite("reward", true, tasks, number)
+            starts = episode_starts
+            step = Step(obs, actions, clipped, log_probs.flatten(), starts, new_obs, rewards, dones, infos, true)
+            check_final_observations(step, tasks, number)
+            yield step
             obs, episode_starts = new_obs, dones
 
     @staticmethod
