@@ -215,8 +215,8 @@ class RolloutCollector:
         env.seed(int(self.generator.integers(2**31 - env.num_envs)))
         noise = th.Generator(policy.device).manual_seed(int(self.generator.integers(2**63)))
         obs: Any = env.reset()
+        check_finite("observation", obs if wrapper is None else wrapper.old_obs, tasks, 0)
         self.normalizer.observe()
-        check_finite("observation", obs, tasks, 0)
         act = acting(self.actor, params, env.num_envs // n_tasks)
         episode_starts = np.ones(env.num_envs, dtype=bool)
         number = 0
@@ -229,10 +229,10 @@ class RolloutCollector:
             clipped = clip_actions(actions, env.action_space)
             new_obs, rewards, dones, infos = env.step(clipped)
             number += 1
-            self.normalizer.observe(dones)
-            check_finite("observation", new_obs, tasks, number)
+            check_finite("observation", new_obs if wrapper is None else wrapper.old_obs, tasks, number)
             true = rewards if wrapper is None else wrapper.get_original_reward()
             check_finite("reward", true, tasks, number)
+            self.normalizer.observe(dones)
             starts = episode_starts
             step = Step(obs, actions, clipped, log_probs.flatten(), starts, new_obs, rewards, dones, infos, true)
             check_final_observations(step, tasks, number)

@@ -141,6 +141,18 @@ def test_numbers_that_are_not_finite_stop_the_run(tiny, tmp_path, broken, breaks
         np.testing.assert_array_equal(env.ret_rms.var, statistics[1])
 
 
+@pytest.mark.parametrize("name", ["observation", "reward"])
+def test_infinity_does_not_hide_behind_the_clipping_of_vec_normalize(tiny, name):
+    class Overflows(tiny.GoalEnv):
+        def step(self, action):
+            obs, reward, *rest = super().step(action)
+            return (obs + np.inf, reward, *rest) if name == "observation" else (obs, np.inf, *rest)
+
+    model = tiny.model(VecNormalize(DummyVecEnv([Overflows] * 2)))
+    with pytest.raises(FloatingPointError, match=rf"{name} from environment 0 .* at step 1 is not finite"):
+        model.learn(1)
+
+
 @pytest.mark.parametrize("is_dict", [False, True])
 def test_a_final_observation_that_is_not_finite_is_named(tiny, is_dict):
     class Ends(tiny.GoalEnv):
