@@ -26,23 +26,11 @@ from sb3_bomrl.rollout.steps import (
     truncations,
 )
 from sb3_bomrl.rollout.tasks import set_tasks, split_in_waves
+from sb3_bomrl.rollout.time_limit import check_episode_lengths, time_limit
 from sb3_bomrl.types import Params, Rollout, Task
 
 Estimator = Callable[[Rollout], Rollout]
 """Fills in the advantages of a rollout."""
-
-
-MAX_EPISODE_STEPS = 10_000
-"""Longest episode that is waited for where neither the user nor the environment sets a limit."""
-
-
-def _own_time_limit(env: VecEnv) -> int:
-    """The limit of Gymnasium's ``TimeLimit``, :data:`MAX_EPISODE_STEPS` where there is none."""
-    own = env.get_attr(_TIME_LIMIT, indices=[0])[0] if env.has_attr(_TIME_LIMIT) else None
-    return int(own) if isinstance(own, int | np.integer) else MAX_EPISODE_STEPS
-
-
-_TIME_LIMIT = "_max_episode_steps"
 
 
 class RolloutCollector:
@@ -146,12 +134,12 @@ class RolloutCollector:
         :param n_episodes: episodes per task, at least 1
         :param deterministic: take the most probable action
         :param max_episode_steps: give up on an episode that is longer; if not given, on one that is longer than the
-            environment's own time limit or, where it has none, than :data:`MAX_EPISODE_STEPS`
+            environment's own time limit or, where it has none, than 10,000 steps
         :return: rollout of all tasks, with padding masked
         :raises ValueError: if an episode does not end within ``max_episode_steps``
         :raises FloatingPointError: for an observation or reward that is not finite
         """
-        limit = _own_time_limit(self.env) if max_episode_steps is None else max_episode_steps
+        limit = time_limit(self.env, max_episode_steps)
         frozen = FrozenNormalizer(unwrap_vec_normalize(self.env))
         frozen.freeze()
         try:
@@ -162,7 +150,7 @@ class RolloutCollector:
         return concatenate(rollouts)
 
     def _whole_episodes(
-        self, tasks: Sequence[Task], params: Params, n_episodes: int, deterministic: bool, max_episode_steps: int
+        self, tasks: Sequence[Task], params: Params, n_episodes: int, deterministic: bool, limit: int
     ) -> Rollout:
         """One wave of :meth:`collect_episodes`."""
         n_envs = self.env.num_envs
@@ -180,14 +168,7 @@ class RolloutCollector:
             if (played >= quota).all():
                 break
             lengths = np.where(step.dones, 0, lengths + 1)
-            endless = np.flatnonzero((lengths >= max_episode_steps) & counts)
-            if len(endless) > 0:
-                index = int(endless[0])
-                raise ValueError(
-                    f"an episode in environment {index} (task {tasks[index * len(tasks) // n_envs]!r}) did not end "
-                    f"within max_episode_steps={max_episode_steps} steps: give the environment a time limit, or raise "
-                    "max_episode_steps"
-                )
+            check_episode_lengths(np.where(counts, lengths, 0), limit, tasks)
         arrays = {
             "observations": stack_steps([step.obs for step in steps]),
             "actions": np.stack([step.actions for step in steps]),

@@ -216,7 +216,7 @@ def test_the_limit_is_per_episode(line):
 
 
 def test_the_limit_is_the_environments_own_unless_it_has_none(line, monkeypatch):
-    monkeypatch.setattr("sb3_bomrl.rollout.collector.MAX_EPISODE_STEPS", 7)
+    monkeypatch.setattr("sb3_bomrl.rollout.time_limit.MAX_EPISODE_STEPS", 7)
     for make, ends in ((line.Env, False), (lambda **kwargs: gym.wrappers.TimeLimit(line.Env(**kwargs), 9), True)):
         env = DummyVecEnv([lambda make=make: make(horizon=10**9, wall=np.inf)])
         actor = line.actor(env)
