@@ -1,8 +1,8 @@
 """Checks of arguments; their errors name the argument, the value and what is accepted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 
@@ -115,10 +115,31 @@ def step_size(name: str, value: Any, progress_remaining: float) -> float:
     """
     if not callable(value):
         return float(value)
-    now = float(value(progress_remaining))
-    if not (np.isfinite(now) and now > 0):
+    now = value(progress_remaining)
+    if isinstance(now, str) or not isinstance(now, SupportsFloat) or not 0 < float(now) < np.inf:
         raise ValueError(
             f"{name} must be above 0, got {now} from {value} at remaining progress {progress_remaining:g}: "
             "use a schedule that ends above 0, or load the model with a number"
         )
-    return now
+    return float(now)
+
+
+def task_list(name: str, tasks: Any, n_tasks: int | None = None) -> list[Any]:
+    """
+    Require tasks.
+
+    :param name: where they come from
+    :param tasks: sequence or array of tasks
+    :param n_tasks: how many there must be; any number if not given
+    :return: the tasks as a list
+    :raises ValueError: unless they are as many tasks, none of which is ``None``
+    """
+    wanted = "tasks" if n_tasks is None else f"{n_tasks} tasks"
+    if isinstance(tasks, str | bytes | Mapping | Set) or not isinstance(tasks, Iterable):
+        raise ValueError(f"{name} must be a list of {wanted}, got {tasks!r}")
+    listed = list(tasks)
+    if n_tasks is not None and len(listed) != n_tasks:
+        raise ValueError(f"{name} must be a list of {n_tasks} tasks, got {len(listed)}: {listed!r}")
+    if any(task is None for task in listed):
+        raise ValueError(f"{name} must be a list of {wanted} that are not None, got {listed!r}")
+    return listed

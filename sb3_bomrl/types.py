@@ -63,6 +63,7 @@ class Rollout(NamedTuple):
         row-major order
     :param mask: (n, T, E) bool, the steps that count; ``False`` is padding
     :param advantages: (n, T, E), as estimated, neither centred nor scaled
+    :param true_rewards: (n, T, E), as the environment gave them; ``rewards`` are those that ``VecNormalize`` shows
     """
 
     observations: Observations
@@ -75,6 +76,7 @@ class Rollout(NamedTuple):
     final_observations: Observations
     mask: th.Tensor
     advantages: th.Tensor
+    true_rewards: th.Tensor
 
     @property
     def n_tasks(self) -> int:

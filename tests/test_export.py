@@ -46,13 +46,31 @@ def test_exported_policies_act_as_the_model(tmp_path, case):
 
     export_torchscript(model, tmp_path / "policy.pt")
     script = th.jit.load(tmp_path / "policy.pt")
-    np.testing.assert_allclose(script(th.as_tensor(observations)).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(script(th.as_tensor(observations)).numpy(), expected, rtol=1e-5, atol=1e-5)
 
     export_onnx(model, tmp_path / "policy.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "policy.onnx"), providers=["CPUExecutionProvider"])
     for n in (1, 50):
         actions = session.run(["action"], {"observation": observations[:n]})[0]
         np.testing.assert_allclose(actions, expected[:n], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("shape", [(36, 40, 3), (3, 36, 40)])
+def test_images_keep_the_environments_layout(tmp_path, shape):
+    space = spaces.Box(0, 255, shape, np.uint8)
+    model = make_model(space, spaces.Discrete(4), "CnnPolicy", {"features_extractor_kwargs": {"features_dim": 8}})
+    observations = np.stack([space.sample() for _ in range(5)])
+    expected, _ = model.predict(observations, deterministic=True)
+    export_torchscript(model, tmp_path / "policy.pt")
+    np.testing.assert_array_equal(th.jit.load(tmp_path / "policy.pt")(th.as_tensor(observations)).numpy(), expected)
+    onnxruntime = pytest.importorskip("onnxruntime")
+    export_onnx(model, tmp_path / "policy.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "policy.onnx"), providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(["action"], {"observation": observations})[0], expected)
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="model must have an environment for images to be exported, got None"):
+        export_torchscript(BOMRL.load(tmp_path / "model"), tmp_path / "policy.pt")
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path):

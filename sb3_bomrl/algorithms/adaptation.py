@@ -15,10 +15,18 @@ from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.threads import torch_threads
 from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.rollout.tasks import has_tasks
+from sb3_bomrl.saving.normalizer import normalizes_observations
 from sb3_bomrl.types import Params, Task
 
 
-def adapt_model(model: Any, env_or_task: Any, n_episodes: int, n_adaptation_steps: int, seed: int | None) -> Any:
+def adapt_model(
+    model: Any,
+    env_or_task: Any,
+    n_episodes: int,
+    n_adaptation_steps: int,
+    seed: int | None,
+    max_episode_steps: int | None,
+) -> Any:
     """
     Adapt a meta-policy to one task, see :meth:`~sb3_bomrl.MetaAlgorithm.adapt`.
 
@@ -27,16 +35,18 @@ def adapt_model(model: Any, env_or_task: Any, n_episodes: int, n_adaptation_step
     :param n_episodes: episodes per adaptation step
     :param n_adaptation_steps: number of adaptation steps
     :param seed: of episodes and actions; drawn from the model's seed, or the system's entropy, if not given
+    :param max_episode_steps: longest episode that is waited for
     :return: a model of the same kind whose policy is the adapted one
     """
     check_positive("n_episodes", n_episodes, integer=True)
     check_positive("n_adaptation_steps", n_adaptation_steps, integer=True)
+    check_positive("max_episode_steps", max_episode_steps, integer=True, optional=True)
     env, task = as_task_env(model, env_or_task)
     collector = model.make_collector(env, np.random.default_rng(model.seed if seed is None else seed))
     params = stack(model.actor.params(), 1)
     for _ in range(n_adaptation_steps):
         with torch_threads(model.n_rollout_threads):
-            support = collector.collect_episodes([task], params, n_episodes)
+            support = collector.collect_episodes([task], params, n_episodes, max_episode_steps=max_episode_steps)
         params = model.adapt_to(params, support)
     return _with_params(model, {name: value[0] for name, value in params.items()}, env)
 
@@ -104,21 +114,26 @@ def _normalized_alike(env: VecEnv, model: Any) -> VecEnv:
     if unwrap_vec_normalize(env) is not None:
         return env
     if like is None:
-        if model._normalizer_statistics is not None:
+        if normalizes_observations(model._normalizer_statistics):
             raise ValueError(
                 "env_or_task must be normalised as the model's training environment was, by VecNormalize, whose "
                 "statistics this model has lost: load it with env=VecNormalize(...)"
             )
         return env
+    if not like.norm_obs:
+        return env
+    if like.venv.observation_space != env.observation_space:
+        raise ValueError(
+            f"env must have VecNormalize where the model's training environment has it, below its other wrappers, "
+            f"with observations in {like.venv.observation_space}: got an env without it"
+        )
     wrapped = VecNormalize(
         env,
         training=False,
-        norm_obs=like.norm_obs,
         norm_reward=False,
         clip_obs=like.clip_obs,
         epsilon=like.epsilon,
         norm_obs_keys=like.norm_obs_keys,
     )
-    if like.norm_obs:
-        wrapped.obs_rms = like.obs_rms
+    wrapped.obs_rms = like.obs_rms
     return wrapped

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_bomrl.algorithms.adaptation import as_vec_env
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.checks import check_positive
+from sb3_bomrl.checks import check_non_negative, check_positive, task_list
 from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.threads import torch_threads
 from sb3_bomrl.rollout.collector import RolloutCollector
@@ -87,6 +87,7 @@ def adaptation_curve(
     n_eval_episodes: int,
     deterministic: bool,
     measure: Measure | None = None,
+    max_episode_steps: int | None = None,
 ) -> AdaptationCurve:
     r"""
     Adapt 0 … K times, each time to fresh episodes of the current policy, and score every policy on fresh episodes.
@@ -100,18 +101,16 @@ def adaptation_curve(
     :param n_eval_episodes: episodes per task that a policy is scored on
     :param deterministic: score the most probable actions; adaptation always samples
     :param measure: anything else to know of the scored rollouts
+    :param max_episode_steps: as in :func:`evaluate_adaptation`
     :return: returns, environment steps and parameters for k = 0 … K
     """
     history, scored = [params], []
     env_steps = [np.zeros(len(tasks), dtype=int)]
     for k in range(n_adaptation_steps + 1):
-        scored.append(
-            _score(
-                collector.collect_episodes(tasks, history[-1], n_eval_episodes, deterministic), n_eval_episodes, measure
-            )
-        )
+        played = collector.collect_episodes(tasks, history[-1], n_eval_episodes, deterministic, max_episode_steps)
+        scored.append(_score(played, n_eval_episodes, measure))
         if k < n_adaptation_steps:
-            support = collector.collect_episodes(tasks, history[-1], n_episodes)
+            support = collector.collect_episodes(tasks, history[-1], n_episodes, False, max_episode_steps)
             history.append(adapt(history[-1], support))
             env_steps.append(env_steps[-1] + support.mask.sum((1, 2)).numpy())
     returns, lengths, measured = zip(*scored, strict=True)
@@ -128,7 +127,9 @@ def adaptation_curve(
 def _score(
     rollout: Rollout, n_episodes: int, measure: Measure | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    measured = None if measure is None else measure(rollout)
+    measured = None if measure is None else np.asarray(measure(rollout))
+    if measured is not None and measured.shape[:1] != (rollout.n_tasks,):
+        raise ValueError(f"measure must return an array of shape ({rollout.n_tasks}, ...), got shape {measured.shape}")
     return returns_per_episode(rollout, n_episodes), lengths_per_episode(rollout, n_episodes), measured
 
 
@@ -142,6 +143,7 @@ def evaluate_adaptation(
     deterministic: bool = True,
     seed: int | None = 0,
     measure: Measure | None = None,
+    max_episode_steps: int | None = None,
 ) -> AdaptationCurve:
     """
     Score a model on test tasks after 0 … K adaptations, all tasks at once.
@@ -158,13 +160,15 @@ def evaluate_adaptation(
     :param deterministic: score the most probable actions (adaptation always samples)
     :param seed: of episodes and actions; the system's entropy if ``None``
     :param measure: function of the scored rollouts, (rollout) -> (n_tasks, ...), for whatever else is of interest
+    :param max_episode_steps: give up on an episode that is longer; by default on one that is longer than the
+        environment's time limit or, where it has none, than 10,000 steps
     :return: the curve, with everything per task
-    :raises ValueError: if there are no tasks to test on, or ``env`` cannot set them
+    :raises ValueError: if there are no tasks to test on, ``env`` cannot set them, or an episode does not end
     """
     for name, value in (("n_episodes", n_episodes), ("n_eval_episodes", n_eval_episodes)):
         check_positive(name, value, integer=True)
-    if n_adaptation_steps < 0:
-        raise ValueError(f"n_adaptation_steps must be an integer of at least 0, got {n_adaptation_steps!r}")
+    check_non_negative("n_adaptation_steps", n_adaptation_steps, integer=True)
+    check_positive("max_episode_steps", max_episode_steps, integer=True, optional=True)
     if not isinstance(env, gym.Env | VecEnv):
         raise ValueError(f"env must be an environment or VecEnv, got {env!r}")
     vec_env = as_vec_env(model, env)
@@ -189,6 +193,7 @@ def evaluate_adaptation(
             n_eval_episodes,
             deterministic,
             measure,
+            max_episode_steps,
         )
     return AdaptationCurve(
         chosen,
@@ -205,7 +210,9 @@ def choose_tasks(vec_env: VecEnv, tasks: Sequence[Task] | None) -> list[Task]:
         tasks = TaskSampler(vec_env).test_tasks()
         if tasks is None:
             raise ValueError("tasks must be given, got None: env has no test_tasks of its own")
-    elif any(task is not None for task in tasks) and not has_tasks(vec_env):
+    elif has_tasks(vec_env):
+        tasks = task_list("tasks", tasks)
+    elif any(task is not None for task in tasks):
         raise ValueError(f"tasks must be None for an env without set_task(task), got {list(tasks)!r}")
     if len(tasks) == 0:
         raise ValueError("tasks must hold at least one task, got none")

@@ -294,6 +294,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         n_episodes: int = 20,
         n_adaptation_steps: int = 1,
         seed: int | None = None,
+        max_episode_steps: int | None = None,
     ) -> SelfMetaAlgorithm:
         r"""
         Adapt the meta-policy to one task.
@@ -305,10 +306,12 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         :param n_episodes: episodes per adaptation step
         :param n_adaptation_steps: number of adaptation steps
         :param seed: of episodes and actions; drawn from the model's seed, or the system's entropy, if not given
+        :param max_episode_steps: give up on an episode that is longer; by default on one that is longer than the
+            environment's time limit or, where it has none, than 10,000 steps
         :return: a model of the same kind whose policy is the adapted one; this model is left as it is
-        :raises ValueError: if the task cannot be set, or the spaces differ
+        :raises ValueError: if the task cannot be set, the spaces differ, or an episode does not end
         """
-        return adapt_model(self, env_or_task, n_episodes, n_adaptation_steps, seed)
+        return adapt_model(self, env_or_task, n_episodes, n_adaptation_steps, seed, max_episode_steps)
 
     # ------------------------------------------------------------------ the upper level
 

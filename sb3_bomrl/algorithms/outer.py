@@ -149,7 +149,7 @@ def fit_value_net(
     :raises FloatingPointError: if it is not finite
     """
     policy = actor.policy
-    critic = {name: p for name, p in policy.named_parameters() if name not in actor.names}
+    critic = {n: p for n, p in policy.named_parameters() if n not in actor.parameters and p.requires_grad}
     observations = map_observations(lambda x: x.flatten(0, 2), rollout.observations)
     with th.no_grad():
         values = th.cat(
@@ -162,8 +162,9 @@ def fit_value_net(
         loss = th.nn.functional.mse_loss(_critic(policy, observations, indices), flat_targets[indices])
         if not loss.isfinite():
             raise FloatingPointError(f"loss of the value network is not finite: {float(loss.detach())}")
-        gradients = th.autograd.grad(loss, list(critic.values()))
-        _optimizer_step(policy, dict(zip(critic, gradients, strict=True)), max_grad_norm)
+        if critic:
+            gradients = th.autograd.grad(loss, list(critic.values()))
+            _optimizer_step(policy, dict(zip(critic, gradients, strict=True)), max_grad_norm)
         losses.append(float(loss.detach()))
     n_last = -(-len(flat_targets) // batch_size)
     return sum(losses[-n_last:]) / n_last

@@ -1,17 +1,40 @@
 """A callback that records the adaptation curve on held-out tasks while meta-training."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_bomrl.algorithms.evaluation import AdaptationCurve, evaluate_adaptation, write_curves
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.saving.files import write_atomically
 from sb3_bomrl.types import Task
+
+
+def synchronize_normalizer(model: Any, eval_env: GymEnv) -> None:
+    """
+    Give the statistics of the training environment's ``VecNormalize`` to that of another, as SB3's evaluation does.
+
+    :param model: the model that trains
+    :param eval_env: environment or VecEnv; nothing happens if either of the two has no ``VecNormalize``
+    :raises ValueError: if one of the two normalises observations and the other does not
+    """
+    source = model.get_vec_normalize_env()
+    target = unwrap_vec_normalize(eval_env) if isinstance(eval_env, VecEnv) else None
+    if source is None or target is None:
+        return
+    if source.norm_obs != target.norm_obs:
+        raise ValueError(
+            f"eval_env must have norm_obs={source.norm_obs} as the training environment, got {target.norm_obs}"
+        )
+    if source.norm_obs:
+        target.obs_rms = deepcopy(source.obs_rms)
+    target.ret_rms = deepcopy(source.ret_rms)
 
 
 class AdaptationCallback(EventCallback):
@@ -28,7 +51,8 @@ class AdaptationCallback(EventCallback):
     - ``adaptation.csv`` in ``log_path`` has one row per evaluation, task and number of adaptations, in the columns of
       :func:`~sb3_bomrl.algorithms.evaluation.write_curves`.
 
-    The environment steps of evaluations are not counted in ``num_timesteps``.
+    The environment steps of evaluations are not counted in ``num_timesteps``. A ``VecNormalize`` of ``eval_env`` gets
+    the statistics of the training environment's; returns are those of the rewards before normalisation.
 
     :param eval_env: environment or VecEnv for testing, not the training environment
     :param tasks: held-out tasks; the environment's own ``test_tasks`` if not given
@@ -42,6 +66,7 @@ class AdaptationCallback(EventCallback):
     :param best_model_save_path: folder for ``best_model.zip``, by the return after K adaptations
     :param deterministic: score the most probable actions
     :param seed: of episodes and actions, the same for every evaluation
+    :param max_episode_steps: as in :func:`~sb3_bomrl.evaluate_adaptation`
     :param verbose: 0 no output, 1 one line per evaluation
     """
 
@@ -60,6 +85,7 @@ class AdaptationCallback(EventCallback):
         deterministic: bool = True,
         seed: int | None = 0,
         verbose: int = 1,
+        max_episode_steps: int | None = None,
     ) -> None:
         super().__init__(callback_after_eval, verbose=verbose)
         self.callback_on_new_best = callback_on_new_best
@@ -75,6 +101,7 @@ class AdaptationCallback(EventCallback):
         self.best_model_save_path = None if best_model_save_path is None else Path(best_model_save_path)
         self.deterministic = deterministic
         self.seed = seed
+        self.max_episode_steps = max_episode_steps
         self.best_mean_reward = -np.inf
         self.last_mean_reward = -np.inf
         self.evaluations: list[tuple[int, AdaptationCurve]] = []
@@ -92,6 +119,7 @@ class AdaptationCallback(EventCallback):
         if self.eval_freq <= 0 or self.n_calls % self.eval_freq != 0:
             return True
         assert isinstance(self.model, MetaAlgorithm)
+        synchronize_normalizer(self.model, self.eval_env)
         curve = evaluate_adaptation(
             self.model,
             self.eval_env,
@@ -101,6 +129,7 @@ class AdaptationCallback(EventCallback):
             self.n_eval_episodes,
             self.deterministic,
             self.seed,
+            max_episode_steps=self.max_episode_steps,
         )
         self.evaluations.append((self.num_timesteps, curve._replace(params=[])))
         self._record(curve)

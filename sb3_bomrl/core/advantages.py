@@ -7,6 +7,9 @@ from sb3_bomrl.core.scan import reverse_scan
 RIDGE = 1e-5
 """Weight ε of the ridge penalty in a least-squares fit, relative to the mean squared feature."""
 
+EPSILON = 1e-8
+"""Smallest standard deviation that counts in full, relative to the largest reward."""
+
 
 def generalized_advantages(
     rewards: th.Tensor,
@@ -154,20 +157,51 @@ def _episode_ends(
     return returns, discount, row
 
 
-def normalize(advantages: th.Tensor, mask: th.Tensor, scale: bool = True, shared_scale: bool = False) -> th.Tensor:
+def centre(advantages: th.Tensor, mask: th.Tensor) -> th.Tensor:
     """
-    Centre the advantages of each task, and scale them to unit standard deviation.
+    Subtract from the advantages of each task their mean.
 
     :param advantages: (n_tasks, n_steps, n_envs)
     :param mask: (n_tasks, n_steps, n_envs) bool, the steps that count
-    :param scale: divide by the standard deviation; ``False`` only centres
-    :param shared_scale: divide all tasks by one pooled standard deviation, which keeps the ratios between tasks
     :return: (n_tasks, n_steps, n_envs), 0 outside the mask
     """
     count = mask.sum((1, 2), keepdim=True).clamp(min=1)
-    centred = (advantages - (advantages * mask).sum((1, 2), keepdim=True) / count) * mask
-    if not scale:
-        return centred
+    return (advantages - (advantages * mask).sum((1, 2), keepdim=True) / count) * mask
+
+
+def advantage_scale(
+    advantages: th.Tensor, mask: th.Tensor, rewards: th.Tensor, shared_scale: bool = False
+) -> th.Tensor:
+    """
+    Compute what advantages are divided by: their standard deviation plus :data:`EPSILON` times the largest reward.
+
+    The second term has the rewards' unit, so that normalised advantages do not depend on it; what varies by rounding
+    alone stays near 0.
+
+    :param advantages: (n_tasks, n_steps, n_envs)
+    :param mask: (n_tasks, n_steps, n_envs) bool, the steps that count
+    :param rewards: (n_tasks, n_steps, n_envs)
+    :param shared_scale: pool the tasks
+    :return: (n_tasks, 1, 1), or a scalar where it is shared; infinite where nothing varies
+    """
+    centred, count = centre(advantages.double(), mask), mask.sum((1, 2), keepdim=True).clamp(min=1)
     variance = centred.square().sum((1, 2), keepdim=True) / count
-    std = (variance.mean() if shared_scale else variance).sqrt()
-    return centred / (std + 1e-8)
+    largest = (rewards.double() * mask).abs().amax((1, 2), keepdim=True)
+    if shared_scale:
+        variance, largest = variance.mean(), largest.max()
+    scale = variance.sqrt() + EPSILON * largest
+    return th.where(scale > 0, scale, th.inf)
+
+
+def normalize(advantages: th.Tensor, mask: th.Tensor, rewards: th.Tensor, shared_scale: bool = False) -> th.Tensor:
+    """
+    Centre the advantages of each task, and scale them to unit standard deviation, whatever the rewards' unit.
+
+    :param advantages: (n_tasks, n_steps, n_envs)
+    :param mask: (n_tasks, n_steps, n_envs) bool, the steps that count
+    :param rewards: (n_tasks, n_steps, n_envs), what the advantages were estimated from
+    :param shared_scale: divide all tasks by one pooled standard deviation, which keeps the ratios between tasks
+    :return: (n_tasks, n_steps, n_envs), 0 outside the mask and where the advantages do not vary
+    """
+    scale = advantage_scale(advantages, mask, rewards, shared_scale)
+    return (centre(advantages.double(), mask) / scale).to(advantages.dtype)

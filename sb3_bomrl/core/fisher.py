@@ -42,7 +42,13 @@ def fisher_vector_product(network: Network, divergence: Divergence, params: Para
     def product(v: th.Tensor) -> th.Tensor:
         tangents = th.autograd.grad((pulled_back * v).sum(), dummies, retain_graph=True, materialize_grads=True)
         curved = th.autograd.grad(gradients, leaves, tangents, retain_graph=True, materialize_grads=True)
-        pulled = th.autograd.grad(outputs, list(theta.values()), curved, retain_graph=True, materialize_grads=True)
+        pulled = th.autograd.grad(
+            [out for out in outputs if out.requires_grad],  # others are of frozen parameters alone
+            list(theta.values()),
+            [part for out, part in zip(outputs, curved, strict=True) if out.requires_grad],
+            retain_graph=True,
+            materialize_grads=True,
+        )
         return flatten(dict(zip(theta, pulled, strict=True)))
 
     return product

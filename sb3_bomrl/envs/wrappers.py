@@ -6,7 +6,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from sb3_bomrl.checks import check_positive
+from sb3_bomrl.checks import check_positive, task_list
 from sb3_bomrl.envs.tasks import TaskStream
 from sb3_bomrl.types import Task
 
@@ -35,7 +35,9 @@ class TaskSamplerWrapper(gym.Wrapper):
 
     With ``resample_on_reset`` every reset draws a new task, so that a plain SB3 algorithm trains on all of them. An
     explicit :meth:`set_task` pins the task and switches that off, until :meth:`resume_sampling`. In (a) and (b) the
-    first reset draws a task if none was set. In (b) ``set_task`` replaces the environment, and a reset must follow.
+    first reset draws a task if none was set. In (b) ``set_task`` replaces the environment, and a reset must follow. The
+    environment before is left as it is, not closed, so that ``make_env`` may return it again; :meth:`close` closes the
+    present one.
 
     :param env: the environment; optional in (b), where the first one is built from a task drawn for this purpose
     :param sampler: draws a task from a generator
@@ -43,8 +45,8 @@ class TaskSamplerWrapper(gym.Wrapper):
     :param make_env: builds an environment that plays a task
     :param test_tasks: fixed held-out tasks
     :param resample_on_reset: draw a new task at every reset
-    :raises ValueError: if the arguments are none of the three combinations, or ``make_env`` builds environments whose
-        spaces differ
+    :raises ValueError: if the arguments are none of the three combinations, ``sampler`` returns ``None``, or
+        ``make_env`` something else than an environment with the same spaces
     """
 
     def __init__(
@@ -60,11 +62,11 @@ class TaskSamplerWrapper(gym.Wrapper):
         if env is None:
             assert sampler is not None
             assert make_env is not None
-            env = make_env(sampler(np.random.default_rng(0)))
+            env = _build(make_env, _draw(sampler, np.random.default_rng(0)))
         super().__init__(env)
         self.sampler, self.apply_task, self.make_env = sampler, apply_task, make_env
         self.resample_on_reset = resample_on_reset
-        self._test_tasks = None if test_tasks is None else list(test_tasks)
+        self._test_tasks = None if test_tasks is None else task_list("test_tasks", test_tasks)
         self._task: Task = None
         self._has_task = sampler is None
         self._stream = TaskStream()
@@ -80,7 +82,7 @@ class TaskSamplerWrapper(gym.Wrapper):
         if self.sampler is None:
             return self.env.get_wrapper_attr("sample_tasks")(n_tasks)
         check_positive("n_tasks", n_tasks, integer=True)
-        return [self.sampler(self._stream.rng) for _ in range(n_tasks)]
+        return [_draw(self.sampler, self._stream.rng) for _ in range(n_tasks)]
 
     def set_task(self, task: Task) -> None:
         """
@@ -147,7 +149,7 @@ class TaskSamplerWrapper(gym.Wrapper):
 
     def _switch(self, task: Task) -> None:
         if self.make_env is not None:
-            self._replace_env(self.make_env(task), task)
+            self._replace_env(_build(self.make_env, task), task)
         elif self.apply_task is not None:
             self.apply_task(self.env, task)
         else:
@@ -157,13 +159,25 @@ class TaskSamplerWrapper(gym.Wrapper):
     def _replace_env(self, env: gym.Env, task: Task) -> None:
         old, new = (self.env.observation_space, self.env.action_space), (env.observation_space, env.action_space)
         if old != new:
-            env.close()
             raise ValueError(
                 f"make_env must build environments with the same spaces; for task {task!r} it built "
                 f"observation and action spaces {new}, before {old}"
             )
-        self.env.close()
         self.env, self._is_fresh = env, True
+
+
+def _draw(sampler: Sampler, generator: np.random.Generator) -> Task:
+    task = sampler(generator)
+    if task is None:
+        raise ValueError(f"sampler must return a task, got None from {sampler}")
+    return task
+
+
+def _build(make_env: MakeEnv, task: Task) -> gym.Env:
+    env = make_env(task)
+    if not isinstance(env, gym.Env):
+        raise ValueError(f"make_env must return an environment, got {env!r} for task {task!r}")
+    return env
 
 
 def _check_arguments(

@@ -2,7 +2,7 @@
 
 import torch as th
 
-from sb3_bomrl.core.advantages import normalize
+from sb3_bomrl.core.advantages import centre, normalize
 from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.types import Batch, Rollout, map_observations
 
@@ -46,7 +46,10 @@ def make_batch(
     :return: batch with n_samples = n_steps · n_envs_per_task
     """
     reference = next(actor.policy.parameters())
-    advantages = normalize(rollout.advantages, rollout.mask, normalize_advantage, shared_scale)
+    if normalize_advantage:
+        advantages = normalize(rollout.advantages, rollout.mask, rollout.rewards, shared_scale)
+    else:
+        advantages = centre(rollout.advantages, rollout.mask)
     weights = visitation / visitation.sum((1, 2), keepdim=True)
     observations = map_observations(lambda x: x.flatten(1, 2).to(reference.device), rollout.observations)
     return Batch(

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch as th
 
 from sb3_bomrl.checks import check_choice
-from sb3_bomrl.core.advantages import normalize
+from sb3_bomrl.core.advantages import advantage_scale
 from sb3_bomrl.core.distances import policy_kl
 from sb3_bomrl.core.hypergradient import unrolled_hypergradient
 from sb3_bomrl.core.inner_solvers import InnerSolver
@@ -197,9 +197,7 @@ def leave_one_out_credit(query: Rollout, visitation: th.Tensor, normalize_advant
     credit = returns * n_episodes / visitation.sum((1, 2))
     if not normalize_advantage:
         return credit
-    centred = normalize(query.advantages, query.mask, scale=False)
-    variance = centred.square().sum((1, 2)) / query.mask.sum((1, 2)).clamp(min=1)
-    return credit / (variance.mean().sqrt() + 1e-8)
+    return credit / advantage_scale(query.advantages, query.mask, query.rewards, shared_scale=True)
 
 
 def promp_meta_gradient(

@@ -15,11 +15,12 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent
 from torch.func import functional_call, vmap
 
+from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.stacked_mlp import stacked_mlp
 from sb3_bomrl.policies.batch_norm import check_batch_norms
 from sb3_bomrl.policies.distributions import DiagonalGaussian, MultiCategorical
 from sb3_bomrl.policies.extractors import NormalizedFlattenExtractor
-from sb3_bomrl.policies.modules import ActorModule, counting_units, find_layers, zero_observation
+from sb3_bomrl.policies.modules import ActorModule, all_differentiable, counting_units, find_layers, zero_observation
 from sb3_bomrl.types import Observations, Params, map_observations, observation_parts
 
 
@@ -28,8 +29,8 @@ class Actor:
     The actor of an SB3 policy as a function of stacked parameters.
 
     The parameters are those that the action distribution depends on; the rest of the policy (critic, buffers) is read
-    from the policy and never changed. ``n_units`` is the number of outputs of all parts of the network, for one
-    observation.
+    from the policy and never changed. So are parameters with ``requires_grad=False``, whenever that was set.
+    ``n_units`` is the number of outputs of all parts of the network, for one observation.
 
     :param policy: policy with a Gaussian, categorical, multi-categorical or Bernoulli action distribution
     :raises ValueError: for any other action distribution, such as gSDE's, or one that depends on other observations
@@ -50,18 +51,24 @@ class Actor:
         check_batch_norms(policy)
         self.policy = policy
         self.module = ActorModule(policy)
-        self.names = self._find_names()
         named, inner = dict(policy.named_parameters()), {id(p): n for n, p in self.module.named_parameters()}
-        self._inner_names = {name: inner[id(named[name])] for name in self.names}
+        self.parameters = {name: named[name] for name in self._find_names()}
+        self._inner_names = {name: inner[id(value)] for name, value in self.parameters.items()}
         self._layers = None
         if type(self.module.features_extractor) in _WITHOUT_PARAMETERS:
             names = {id(parameter): name for name, parameter in named.items()}
             self._layers = find_layers(self.module, names)
+        self._is_vmappable = self._layers is not None or self._can_vmap()
 
     @property
     def is_thread_safe(self) -> bool:
         """True if several threads may evaluate it at once, each with its own parameters."""
         return self._layers is not None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of :attr:`parameters` that are not frozen."""
+        return tuple(name for name, value in self.parameters.items() if value.requires_grad)
 
     def _find_names(self) -> tuple[str, ...]:
         """Names of the policy's parameters that the action distribution depends on, found by differentiating it."""
@@ -69,11 +76,11 @@ class Actor:
         named = dict(self.policy.named_parameters())
         was_training = self.policy.training
         self.policy.set_training_mode(False)
-        with th.enable_grad(), counting_units(self.module) as n_units:
+        with th.enable_grad(), all_differentiable(named.values()), counting_units(self.module) as n_units:
             total = th.stack([out.sum() for out in self.module(self.preprocess_flat(zeros))]).sum()
+            gradients = th.autograd.grad(total, list(named.values()), allow_unused=True)
         self.n_units = n_units.total()
         self.policy.set_training_mode(was_training)
-        gradients = th.autograd.grad(total, list(named.values()), allow_unused=True)
         return tuple(name for name, g in zip(named, gradients, strict=True) if g is not None)
 
     def params(self) -> Params:
@@ -81,9 +88,13 @@ class Actor:
         Return the meta-parameters φ.
 
         :return: copies, each of shape \*shape
+        :raises ValueError: if all are frozen
         """
-        named = dict(self.policy.named_parameters())
-        return {name: named[name].detach().clone() for name in self.names}
+        if not self.names:
+            raise ValueError(
+                "policy must have a parameter with requires_grad=True that its actions depend on, got none"
+            )
+        return {name: self.parameters[name].detach().clone() for name in self.names}
 
     @th.no_grad()
     def load_params(self, params: Params) -> None:
@@ -92,9 +103,8 @@ class Actor:
 
         :param params: as from :meth:`params`, each of shape \*shape
         """
-        named = dict(self.policy.named_parameters())
-        for name in self.names:
-            named[name].copy_(params[name])
+        for name, value in params.items():
+            self.parameters[name].copy_(value)
 
     def preprocess_flat(self, observations: Observations) -> Observations:
         """
@@ -143,8 +153,8 @@ class Actor:
         Fix the observations, and return the arguments of :meth:`distribution` as a function of the parameters.
 
         Where the network is a perceptron on features without parameters of their own, the features are computed once,
-        and the rest by :func:`~sb3_bomrl.core.stacked_mlp.stacked_mlp`; any other network is called task by task
-        under ``vmap``.
+        and the rest by :func:`~sb3_bomrl.core.stacked_mlp.stacked_mlp`; any other network is called under ``vmap``, or
+        task by task where that has no rule for one of its layers.
 
         :param observations: preprocessed, (n_tasks, n_samples, ...), or a dictionary of such
         :return: stacked parameters -> tensors, each of shape (n_tasks, n_samples, ...)
@@ -155,6 +165,7 @@ class Actor:
         layers, has_log_std = self._layers, self.module.log_std is not None
 
         def perceptron(params: Params) -> tuple[th.Tensor, ...]:
+            params = {**self._frozen(params), **params}
             outputs = stacked_mlp(params, layers, features)
             return (outputs, params["log_std"]) if has_log_std else (outputs,)
 
@@ -166,7 +177,43 @@ class Actor:
         def one_task(task_params: Params, obs: Observations) -> tuple[th.Tensor, ...]:
             return functional_call(self.module, task_params, (obs,))
 
-        return vmap(one_task)(named, observations)
+        if self._is_vmappable:
+            return vmap(one_task)(named, observations)
+        n_tasks = len(next(iter(named.values())))
+        outputs = [
+            one_task(
+                {name: value[i] for name, value in named.items()}, map_observations(lambda x, i=i: x[i], observations)
+            )
+            for i in range(n_tasks)
+        ]
+        return tuple(th.stack(parts) for parts in zip(*outputs, strict=True))
+
+    def _frozen(self, params: Params) -> Params:
+        """The parameters that ``params`` leaves out, the same for every task."""
+        if len(params) == len(self.parameters):
+            return {}
+        n_tasks = len(next(iter(params.values())))
+        return {
+            name: value.detach().expand(n_tasks, *value.shape)
+            for name, value in self.parameters.items()
+            if name not in params
+        }
+
+    def _can_vmap(self) -> bool:
+        """Try ``vmap`` on two tasks; networks with layers that it has no rule for are called task by task."""
+        zeros = zero_observation(self.policy.observation_space, self.policy.device)
+        observations = map_observations(lambda x: x[None].repeat(2, *[1] * x.dim()), self.preprocess_flat(zeros))
+        self._is_vmappable = True
+        was_training = self.policy.training
+        self.policy.set_training_mode(False)
+        try:
+            with th.no_grad():
+                self._under_vmap(stack({n: p.detach() for n, p in self.parameters.items()}, 2), observations)
+        except (RuntimeError, NotImplementedError):
+            return False
+        finally:
+            self.policy.set_training_mode(was_training)
+        return True
 
     def distribution(self, outputs: th.Tensor, log_std: th.Tensor | None = None) -> Distribution:
         """

@@ -1,7 +1,7 @@
 """The networks of SB3's policies, and which of them are plain perceptrons."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,6 +88,23 @@ def counting_units(module: nn.Module) -> Iterator[Counter[int]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def all_differentiable(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """
+    Let frozen parameters require gradients inside this context.
+
+    :param parameters: any
+    """
+    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def zero_observation(space: spaces.Space, device: th.device) -> Any:

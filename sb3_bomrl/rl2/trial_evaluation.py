@@ -18,6 +18,7 @@ from sb3_bomrl.algorithms.evaluation import AdaptationCurve, choose_tasks
 from sb3_bomrl.checks import check_non_negative, check_positive
 from sb3_bomrl.rl2.trial_vec_env import TrialVecEnv
 from sb3_bomrl.rl2.trial_wrapper import TrialWrapper
+from sb3_bomrl.rollout.time_limit import check_episode_lengths, time_limit
 from sb3_bomrl.types import Task
 from sb3_bomrl.vec_env.make import fast_backend, make_meta_vec_env
 
@@ -82,6 +83,7 @@ def evaluate_trials(
     n_eval_episodes: int = 20,
     deterministic: bool = True,
     seed: int | None = 0,
+    max_episode_steps: int | None = None,
 ) -> AdaptationCurve:
     """
     Measure the returns of the first, second … episode of a trial on test tasks.
@@ -97,28 +99,34 @@ def evaluate_trials(
     :param n_eval_episodes: trials per task
     :param deterministic: take the most probable actions, also in the episodes that only explore
     :param seed: of episodes and actions; the system's entropy if ``None``
+    :param max_episode_steps: as in :func:`~sb3_bomrl.evaluate_adaptation`
     :return: the curve, with everything per task
-    :raises ValueError: if there are no tasks to test on, or a number is none of the above
+    :raises ValueError: if there are no tasks to test on, a number is none of the above, or an episode does not end
     """
     check_positive("n_eval_episodes", n_eval_episodes, integer=True)
     check_non_negative("n_adaptation_steps", n_adaptation_steps, integer=True)
+    check_positive("max_episode_steps", max_episode_steps, integer=True, optional=True)
     vec_env = as_trial_env(env, n_adaptation_steps + 1)
     chosen = choose_tasks(vec_env, tasks)
     before = vec_env.get_attr("episodes_per_trial")
     vec_env.env_method("set_episodes_per_trial", n_adaptation_steps + 1)
+    limit = time_limit(vec_env, max_episode_steps)
     shape = (n_adaptation_steps + 1, len(chosen), n_eval_episodes)
     returns, lengths = np.zeros((shape[0], shape[1] * shape[2])), np.zeros((shape[0], shape[1] * shape[2]))
     seeds = np.random.default_rng(seed)
-    with th.random.fork_rng():
-        th.manual_seed(int(seeds.integers(2**63)))
-        for start in range(0, returns.shape[1], vec_env.num_envs):
-            numbers = range(start, min(start + vec_env.num_envs, returns.shape[1]))
-            vec_env.seed(int(seeds.integers(2**31 - vec_env.num_envs)))
-            played = _play_trials(model, vec_env, [chosen[n // n_eval_episodes] for n in numbers], deterministic)
-            for k, episodes in enumerate(played):
-                returns[k, numbers.start : numbers.stop], lengths[k, numbers.start : numbers.stop] = episodes
-    for index, episodes_per_trial in enumerate(before):
-        vec_env.env_method("set_episodes_per_trial", episodes_per_trial, indices=[index])
+    try:
+        with th.random.fork_rng():
+            th.manual_seed(int(seeds.integers(2**63)))
+            for start in range(0, returns.shape[1], vec_env.num_envs):
+                numbers = range(start, min(start + vec_env.num_envs, returns.shape[1]))
+                vec_env.seed(int(seeds.integers(2**31 - vec_env.num_envs)))
+                played_tasks = [chosen[n // n_eval_episodes] for n in numbers]
+                played = _play_trials(model, vec_env, played_tasks, deterministic, limit)
+                for k, episodes in enumerate(played):
+                    returns[k, numbers.start : numbers.stop], lengths[k, numbers.start : numbers.stop] = episodes
+    finally:
+        for index, episodes_per_trial in enumerate(before):
+            vec_env.env_method("set_episodes_per_trial", episodes_per_trial, indices=[index])
     returns, lengths = returns.reshape(shape), lengths.reshape(shape)
     mean_lengths = lengths.mean(2)
     env_steps = np.round(mean_lengths.cumsum(0) - mean_lengths).astype(int)
@@ -126,7 +134,7 @@ def evaluate_trials(
 
 
 def _play_trials(
-    model: BaseAlgorithm, vec_env: VecEnv, tasks: Sequence[Task], deterministic: bool
+    model: BaseAlgorithm, vec_env: VecEnv, tasks: Sequence[Task], deterministic: bool, limit: int
 ) -> list[tuple[npt.NDArray, npt.NDArray]]:
     """One trial in each of the first environments: (returns, lengths) of its first, second … episodes."""
     n_envs, n_played = vec_env.num_envs, len(tasks)
@@ -135,6 +143,7 @@ def _play_trials(
     episodes: list[dict[int, dict[str, Any]]] = [{} for _ in range(n_played)]
     obs, state = vec_env.reset(), None
     starts, finished = np.ones(n_envs, dtype=bool), np.zeros(n_envs, dtype=bool)
+    lengths = np.zeros(n_played, dtype=int)
     while not finished[:n_played].all():
         actions, state = model.predict(obs, state, starts, deterministic)  # type: ignore[arg-type]
         obs, _, starts, infos = vec_env.step(actions)
@@ -142,6 +151,9 @@ def _play_trials(
             if "trial_episode" in info and not is_over:
                 trial[info["trial_episode"]["number"]] = info["trial_episode"]
         finished |= starts
+        has_ended = np.array(["trial_episode" in info for info in infos[:n_played]])
+        lengths = np.where(has_ended | finished[:n_played], 0, lengths + 1)
+        check_episode_lengths(lengths, limit, tasks)
     return [
         (np.array([trial[k]["r"] for trial in episodes]), np.array([trial[k]["l"] for trial in episodes]))
         for k in range(len(episodes[0]))

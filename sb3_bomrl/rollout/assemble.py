@@ -26,7 +26,8 @@ def assemble(
     r"""
     Arrange the arrays of one wave by tasks, as views where possible.
 
-    :param arrays: ``observations``, ``actions``, ``log_probs``, ``rewards``, each (n_steps, n_envs, \*shape)
+    :param arrays: ``observations``, ``actions``, ``log_probs``, ``rewards``, ``true_rewards``, each (n_steps, n_envs,
+        \*shape)
     :param episode_starts: (n_steps, n_envs) bool
     :param episode_ends: (n_steps, n_envs) bool
     :param cuts: episodes that ended without terminating
@@ -53,6 +54,7 @@ def assemble(
         final_observations=_final([obs for _, _, obs in cuts], arrays["observations"]),
         mask=_by_task(np.ones_like(episode_ends) if mask is None else mask, n_tasks),
         advantages=th.zeros_like(rewards),
+        true_rewards=_by_task(arrays["true_rewards"], n_tasks),
     )
 
 

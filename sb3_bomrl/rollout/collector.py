@@ -18,6 +18,7 @@ from sb3_bomrl.rollout.steps import (
     Step,
     StopCollection,
     by_task,
+    check_final_observations,
     check_finite,
     pick,
     shares,
@@ -25,6 +26,7 @@ from sb3_bomrl.rollout.steps import (
     truncations,
 )
 from sb3_bomrl.rollout.tasks import set_tasks, split_in_waves
+from sb3_bomrl.rollout.time_limit import check_episode_lengths, time_limit
 from sb3_bomrl.types import Params, Rollout, Task
 
 Estimator = Callable[[Rollout], Rollout]
@@ -82,6 +84,7 @@ class RolloutCollector:
             hooks.on_start()
             buffer.reset()
             ends: list[np.ndarray] = []
+            true_rewards: list[np.ndarray] = []
             cuts: list[tuple[int, int, Any]] = []
             steps = self._steps(wave_tasks, wave_params, deterministic=False)
             for number, step in zip(range(buffer.buffer_size), steps, strict=False):
@@ -94,12 +97,14 @@ class RolloutCollector:
                     step.log_probs,
                 )
                 ends.append(step.dones)
+                true_rewards.append(step.true_rewards)
                 cuts += truncations(number, step)
                 if not hooks.on_step(step, number):
                     raise StopCollection
             cuts += [(number, int(i), pick(step.new_obs, int(i))) for i in np.flatnonzero(~step.dones)]
             ends[-1] = np.ones_like(ends[-1])
             arrays = {name: getattr(buffer, name) for name in ("observations", "actions", "log_probs", "rewards")}
+            arrays["true_rewards"] = np.stack(true_rewards).astype(np.float32)
             rollout = assemble(
                 arrays, buffer.episode_starts.astype(bool), np.stack(ends), cuts, len(wave_tasks), self.env
             )
@@ -115,7 +120,7 @@ class RolloutCollector:
         params: Params,
         n_episodes: int,
         deterministic: bool = False,
-        max_steps: int = 100_000,
+        max_episode_steps: int | None = None,
     ) -> Rollout:
         r"""
         Play a number of whole episodes of every task, shared evenly by its environments.
@@ -128,27 +133,29 @@ class RolloutCollector:
         :param params: stacked parameters, each of shape (n_tasks, \*shape)
         :param n_episodes: episodes per task, at least 1
         :param deterministic: take the most probable action
-        :param max_steps: give up after this many steps of an environment
+        :param max_episode_steps: give up on an episode that is longer; if not given, on one that is longer than the
+            environment's own time limit or, where it has none, than 10,000 steps
         :return: rollout of all tasks, with padding masked
-        :raises ValueError: if an episode does not end within ``max_steps``
+        :raises ValueError: if an episode does not end within ``max_episode_steps``
         :raises FloatingPointError: for an observation or reward that is not finite
         """
+        limit = time_limit(self.env, max_episode_steps)
         frozen = FrozenNormalizer(unwrap_vec_normalize(self.env))
         frozen.freeze()
         try:
             waves = self._waves(tasks, params)
-            rollouts = [self._whole_episodes(*wave, n_episodes, deterministic, max_steps) for wave in waves]
+            rollouts = [self._whole_episodes(*wave, n_episodes, deterministic, limit) for wave in waves]
         finally:
             frozen.release()
         return concatenate(rollouts)
 
     def _whole_episodes(
-        self, tasks: Sequence[Task], params: Params, n_episodes: int, deterministic: bool, max_steps: int
+        self, tasks: Sequence[Task], params: Params, n_episodes: int, deterministic: bool, limit: int
     ) -> Rollout:
         """One wave of :meth:`collect_episodes`."""
         n_envs = self.env.num_envs
         quota = np.tile(shares(n_episodes, n_envs // len(tasks)), len(tasks))
-        played = np.zeros(n_envs, dtype=int)
+        played, lengths = np.zeros(n_envs, dtype=int), np.zeros(n_envs, dtype=int)
         steps: list[Step] = []
         masks: list[np.ndarray] = []
         cuts: list[tuple[int, int, Any]] = []
@@ -160,16 +167,14 @@ class RolloutCollector:
             played += step.dones & counts
             if (played >= quota).all():
                 break
-            if number + 1 >= max_steps:
-                raise ValueError(
-                    f"an episode did not end within max_steps={max_steps} steps: "
-                    "register the environment with max_episode_steps, or raise max_steps"
-                )
+            lengths = np.where(step.dones, 0, lengths + 1)
+            check_episode_lengths(np.where(counts, lengths, 0), limit, tasks)
         arrays = {
             "observations": stack_steps([step.obs for step in steps]),
             "actions": np.stack([step.actions for step in steps]),
             "log_probs": np.stack([step.log_probs.cpu().numpy() for step in steps]),
             "rewards": np.stack([step.rewards for step in steps]).astype(np.float32),
+            "true_rewards": np.stack([step.true_rewards for step in steps]).astype(np.float32),
         }
         starts = np.stack([step.episode_starts for step in steps])
         ends = np.stack([step.dones for step in steps])
@@ -184,15 +189,15 @@ class RolloutCollector:
 
     def _steps(self, tasks: Sequence[Task], params: Params, deterministic: bool) -> Iterator[Step]:
         """Set the tasks, reset, then act without end."""
-        env, policy = self.env, self.actor.policy
+        env, policy, wrapper = self.env, self.actor.policy, unwrap_vec_normalize(self.env)
         policy.set_training_mode(False)
         n_tasks = len(tasks)
         set_tasks(env, tasks, env.num_envs // n_tasks)
         env.seed(int(self.generator.integers(2**31 - env.num_envs)))
         noise = th.Generator(policy.device).manual_seed(int(self.generator.integers(2**63)))
         obs: Any = env.reset()
+        check_finite("observation", obs if wrapper is None else wrapper.old_obs, tasks, 0)
         self.normalizer.observe()
-        check_finite("observation", obs, tasks, 0)
         act = acting(self.actor, params, env.num_envs // n_tasks)
         episode_starts = np.ones(env.num_envs, dtype=bool)
         number = 0
@@ -205,10 +210,14 @@ class RolloutCollector:
             clipped = clip_actions(actions, env.action_space)
             new_obs, rewards, dones, infos = env.step(clipped)
             number += 1
+            check_finite("observation", new_obs if wrapper is None else wrapper.old_obs, tasks, number)
+            true = rewards if wrapper is None else wrapper.get_original_reward()
+            check_finite("reward", true, tasks, number)
             self.normalizer.observe(dones)
-            check_finite("observation", new_obs, tasks, number)
-            check_finite("reward", rewards, tasks, number)
-            yield Step(obs, actions, clipped, log_probs.flatten(), episode_starts, new_obs, rewards, dones, infos)
+            starts = episode_starts
+            step = Step(obs, actions, clipped, log_probs.flatten(), starts, new_obs, rewards, dones, infos, true)
+            check_final_observations(step, tasks, number)
+            yield step
             obs, episode_starts = new_obs, dones
 
     @staticmethod

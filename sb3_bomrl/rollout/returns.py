@@ -1,4 +1,4 @@
-"""Returns and lengths of the episodes of a rollout."""
+"""Returns and lengths of the episodes of a rollout, in the rewards that the environment gave."""
 
 import numpy as np
 import torch as th
@@ -14,7 +14,7 @@ def episode_returns(rollout: Rollout) -> th.Tensor:
     :return: (n_tasks,)
     """
     n_episodes = (rollout.episode_starts & rollout.mask).sum((1, 2))
-    return (rollout.rewards * rollout.mask).sum((1, 2)) / n_episodes
+    return (rollout.true_rewards * rollout.mask).sum((1, 2)) / n_episodes
 
 
 def returns_per_episode(rollout: Rollout, n_episodes: int) -> np.ndarray:
@@ -25,7 +25,7 @@ def returns_per_episode(rollout: Rollout, n_episodes: int) -> np.ndarray:
     :param n_episodes: episodes per task
     :return: (n_tasks, n_episodes)
     """
-    return _sum_per_episode(rollout.rewards, rollout, n_episodes)
+    return _sum_per_episode(rollout.true_rewards, rollout, n_episodes)
 
 
 def lengths_per_episode(rollout: Rollout, n_episodes: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch as th
 
-from sb3_bomrl.types import Rollout, Task, map_observations
+from sb3_bomrl.types import Rollout, Task, map_observations, observation_parts
 
 
 class StopCollection(Exception):
@@ -26,6 +26,7 @@ class Step(NamedTuple):
     :param rewards: (n_envs,)
     :param dones: (n_envs,) bool
     :param infos: one dictionary per environment
+    :param true_rewards: (n_envs,), before ``VecNormalize`` scaled them
     """
 
     obs: Any
@@ -37,6 +38,7 @@ class Step(NamedTuple):
     rewards: np.ndarray
     dones: np.ndarray
     infos: list[dict[str, Any]]
+    true_rewards: np.ndarray
 
 
 class Hooks(NamedTuple):
@@ -63,15 +65,35 @@ def check_finite(name: str, values: Any, tasks: Sequence[Task], step: int) -> No
     :param step: number of the step, for the error
     :raises FloatingPointError: that says which environment, task and step
     """
+    _check_finite(name, values, tasks, step, range(len(observation_parts(values)[0])))
+
+
+def check_final_observations(step: Step, tasks: Sequence[Task], number: int) -> None:
+    """
+    Require finite final observations of the episodes that a time limit cut off, which values are bootstrapped from.
+
+    :param step: the step
+    :param tasks: the tasks that the environments play, each in equally many
+    :param number: number of the step, for the error
+    :raises FloatingPointError: that says which environment, task and step
+    """
+    n_envs = len(step.dones)
+    for _, index, final in truncations(number, step):
+        task = tasks[index * len(tasks) // n_envs]
+        one = map_observations(lambda x: np.asarray(x)[None], final)
+        _check_finite("final observation", one, [task], number, [index])
+
+
+def _check_finite(name: str, values: Any, tasks: Sequence[Task], step: int, environments: Sequence[int]) -> None:
     if isinstance(values, dict):
         for key, value in values.items():
-            check_finite(f"{name} {key!r}", value, tasks, step)
+            _check_finite(f"{name} {key!r}", value, tasks, step, environments)
         return
     if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-        index = int(np.argwhere(~np.isfinite(values))[0][0])
-        task = tasks[index * len(tasks) // len(values)]
+        row = int(np.argwhere(~np.isfinite(values))[0][0])
+        task = tasks[row * len(tasks) // len(values)]
         raise FloatingPointError(
-            f"{name} from environment {index} (task {task!r}) at step {step} is not finite: {values[index]}"
+            f"{name} from environment {environments[row]} (task {task!r}) at step {step} is not finite: {values[row]}"
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_bomrl.checks import check_positive
+from sb3_bomrl.checks import check_positive, task_list
 from sb3_bomrl.types import Task
 
 
@@ -43,12 +43,13 @@ class TaskSampler:
         Draw tasks.
 
         The tasks depend on ``generator`` alone: it seeds environments that have ``seed_tasks``, and the ``np_random``
-        of others.
+        of others where that is one of NumPy's generators.
 
         :param n_tasks: number of tasks
         :param generator: source of the seed
         :return: n_tasks tasks
-        :raises ValueError: if the environment has ``set_task`` but no ``sample_tasks``
+        :raises ValueError: if the environment has ``set_task`` but no ``sample_tasks``, or that does not return as many
+            tasks, none of them ``None``
         """
         seed = int(generator.integers(2**31))
         if not self.has_tasks:
@@ -58,21 +59,34 @@ class TaskSampler:
         if self.env.has_attr("seed_tasks"):
             self.env.env_method("seed_tasks", seed, indices=[0])
         elif self.env.has_attr("np_random"):
+            self._replace_generator(seed)
+        return task_list(
+            f"what sample_tasks({n_tasks}) returns",
+            self.env.env_method("sample_tasks", n_tasks, indices=[0])[0],
+            n_tasks,
+        )
+
+    def _replace_generator(self, seed: int) -> None:
+        """Give the first environment a generator of the kind that it has; one of an unknown kind stays."""
+        own = self.env.get_attr("np_random", indices=[0])[0]
+        if isinstance(own, np.random.Generator):
             self.env.set_attr("np_random", np.random.default_rng(seed), indices=[0])
-        return list(self.env.env_method("sample_tasks", n_tasks, indices=[0])[0])
+        elif isinstance(own, np.random.RandomState):
+            self.env.set_attr("np_random", np.random.RandomState(seed), indices=[0])
 
     def test_tasks(self) -> list[Task] | None:
         """
         Return the fixed held-out tasks of the family.
 
         :return: tasks, or ``None`` where the environment names none
+        :raises ValueError: if its ``test_tasks`` are no list of tasks
         """
         if not self.has_tasks:
             return [None]
         if not self.env.has_attr("test_tasks"):
             return None
         tasks = self.env.get_attr("test_tasks", indices=[0])[0]
-        return None if tasks is None else list(tasks)
+        return None if tasks is None else task_list("test_tasks", tasks)
 
 
 def set_tasks(env: VecEnv, tasks: Sequence[Task], n_repeats: int = 1) -> None:

@@ -102,9 +102,16 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def _is_part_of(shape: tuple[int, ...], whole: tuple[int, ...] | None) -> bool:
+    """True for the whole, and for one of the frames that ``VecFrameStack`` around ``VecNormalize`` makes it of."""
+    if whole is None or len(shape) != len(whole):
+        return False
+    return all(n > 0 and m % n == 0 for n, m in zip(shape, whole, strict=True))
+
+
 def check_normalizer_statistics(statistics: Any, space: spaces.Space) -> None:
     """
-    Require finite means, variances of at least 0 and counts, in the shapes of the observations.
+    Require finite means, variances of at least 0 and counts, in the shapes of the observations or of frames of them.
 
     :param statistics: of a ``VecNormalize``, from the file; ``None`` is accepted
     :param space: observation space
@@ -117,7 +124,7 @@ def check_normalizer_statistics(statistics: Any, space: spaces.Space) -> None:
         parts = [(f"obs{key and f' {key!r}'}", own[key].shape, rms) for key, rms in statistics["obs"].items()]
         for name, shape, rms in [*parts, ("returns", (), statistics["returns"])]:
             mean, var, count = (np.asarray(rms[field], dtype=np.float64) for field in ("mean", "var", "count"))
-            if mean.shape != shape or var.shape != shape or count.shape != ():
+            if not _is_part_of(mean.shape, shape) or var.shape != mean.shape or count.shape != ():
                 raise ValueError(f"those of {name} must have shape {shape}, got {mean.shape}")
             if not (np.isfinite([mean.sum(), var.sum(), count]).all() and (var >= 0).all() and count >= 0):
                 raise ValueError(f"those of {name} must be finite numbers, the variance at least 0")

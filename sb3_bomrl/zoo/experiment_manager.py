@@ -9,7 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_bomrl.algorithms.evaluation import evaluate_adaptation
-from sb3_bomrl.callbacks.adaptation import AdaptationCallback
+from sb3_bomrl.callbacks.adaptation import AdaptationCallback, synchronize_normalizer
 from sb3_bomrl.zoo.registry import REGISTRY, config_path, with_schedules
 
 
@@ -89,6 +89,7 @@ class AdaptationTrialCallback(BaseCallback):
     def _on_step(self) -> bool:
         if self.n_calls % self.eval_freq != 0:
             return True
+        synchronize_normalizer(self.model, self.eval_env)
         curve = evaluate_adaptation(
             self.model,  # type: ignore[arg-type]
             self.eval_env,

@@ -6,10 +6,11 @@ from collections.abc import Set
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.rollout.tasks import set_tasks
+from sb3_bomrl.saving.normalizer import normalizes_observations
 from sb3_bomrl.types import Task
 
 
@@ -42,9 +43,9 @@ def adapt_and_print(
     :param n_steps: adaptation steps
     :param seed: of the first step's episodes; the next step has the next number
     :return: the adapted model
-    :raises ValueError: if the model was trained with ``VecNormalize``, which ``env`` lacks
+    :raises ValueError: if the model's observations are normalised by ``VecNormalize``, which ``env`` lacks
     """
-    if model._normalizer_statistics is not None:
+    if normalizes_observations(model._normalizer_statistics) and unwrap_vec_normalize(env) is None:
         raise ValueError(
             "--task needs a model that normalises its observations itself, by NormalizedFlattenExtractor: this one was "
             "trained with VecNormalize"

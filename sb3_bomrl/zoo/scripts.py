@@ -7,15 +7,15 @@ import runpy
 import shutil
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 from unittest.mock import patch
 
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.rollout.tasks import set_tasks
 from sb3_bomrl.types import Task
-from sb3_bomrl.vec_env import make_meta_vec_env
 from sb3_bomrl.zoo.play import adapt_and_print, check_renders, parse_task
 from sb3_bomrl.zoo.registration import register
 
@@ -94,22 +94,21 @@ def _run_on_task(module: str, task: Task, n_episodes: int, n_steps: int) -> None
     """Run a script while rl_zoo3 makes environments of the task, and loads models that have adapted to it."""
     package, utils = importlib.import_module("rl_zoo3"), importlib.import_module("rl_zoo3.utils")
     original = utils.create_test_env
-    made: dict[str, Any] = {}
+    made: list[VecEnv] = []
 
-    def create_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
-        env = original(env_id, *args, **kwargs)
+    def create_test_env(env_id: str, **kwargs: Any) -> VecEnv:
+        env_kwargs = {k: v for k, v in (kwargs.get("env_kwargs") or {}).items() if k != "render_mode"}
+        unseen = {"n_envs": _N_ENVS, "should_render": False, "log_dir": None, "vec_env_cls": DummyVecEnv}
+        made.append(original(env_id, **deepcopy({**kwargs, **unseen, "env_kwargs": env_kwargs})))
+        env = original(env_id, **kwargs)
         set_tasks(env, [task], env.num_envs)
-        env_kwargs = dict(kwargs.get("env_kwargs") or {})
-        env_kwargs.pop("render_mode", None)
-        made.update(env_id=env_id, env_kwargs=env_kwargs)
         return env
 
     def adapting(algorithm: type[MetaAlgorithm]) -> type:
         def load(path: str, custom_objects: Any = None, **kwargs: Any) -> MetaAlgorithm:
             # rl_zoo3's custom_objects replace the step sizes, which adapting needs
             model = algorithm.load(path, **kwargs)
-            env = make_meta_vec_env(n_envs=_N_ENVS, seed=model.seed, **made)
-            return adapt_and_print(model, env, task, n_episodes, n_steps)
+            return adapt_and_print(model, made[-1], task, n_episodes, n_steps)
 
         return type(f"Adapting{algorithm.__name__}", (), {"load": staticmethod(load)})
 

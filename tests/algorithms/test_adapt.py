@@ -171,6 +171,8 @@ def test_statistics_that_were_lost_are_missed(tiny, tmp_path):
     [
         ({"n_episodes": 0}, "n_episodes must be an integer of at least 1, got 0"),
         ({"n_adaptation_steps": 0}, "n_adaptation_steps must be an integer of at least 1, got 0"),
+        ({"max_episode_steps": 0}, "max_episode_steps must be an integer of at least 1, or None, got 0"),
+        ({"max_episode_steps": 9}, "did not end within max_episode_steps=9 steps"),
     ],
 )
 def test_bad_arguments(tiny, kwargs, words):

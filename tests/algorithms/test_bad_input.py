@@ -141,6 +141,35 @@ def test_numbers_that_are_not_finite_stop_the_run(tiny, tmp_path, broken, breaks
         np.testing.assert_array_equal(env.ret_rms.var, statistics[1])
 
 
+@pytest.mark.parametrize("name", ["observation", "reward"])
+def test_infinity_does_not_hide_behind_the_clipping_of_vec_normalize(tiny, name):
+    class Overflows(tiny.GoalEnv):
+        def step(self, action):
+            obs, reward, *rest = super().step(action)
+            return (obs + np.inf, reward, *rest) if name == "observation" else (obs, np.inf, *rest)
+
+    model = tiny.model(VecNormalize(DummyVecEnv([Overflows] * 2)))
+    with pytest.raises(FloatingPointError, match=rf"{name} from environment 0 .* at step 1 is not finite"):
+        model.learn(1)
+
+
+@pytest.mark.parametrize("is_dict", [False, True])
+def test_a_final_observation_that_is_not_finite_is_named(tiny, is_dict):
+    class Ends(tiny.GoalEnv):
+        def step(self, action):
+            obs, reward, terminated, truncated, info = super().step(action)
+            return obs * (np.nan if truncated else 1.0), reward, terminated, truncated, info
+
+    make, policy, name = Ends, "MlpPolicy", "final observation"
+    if is_dict:
+        space = spaces.Dict({"x": Ends.observation_space})
+        make = lambda: gym.wrappers.TransformObservation(Ends(), lambda obs: {"x": obs}, space)  # noqa: E731
+        policy, name = "MultiInputPolicy", "final observation 'x'"
+    model = tiny.model(DummyVecEnv([make, make]), policy, n_steps=15)
+    with pytest.raises(FloatingPointError, match=rf"{name} from environment [01] \(task .*\) at step 10 is not finite"):
+        model.learn(1)
+
+
 def test_a_parameter_that_is_not_finite_is_named(tiny):
     env = tiny.goal_vec(4)
     model = tiny.model(env)

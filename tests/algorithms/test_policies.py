@@ -11,6 +11,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor
 from torch import nn
 
+from sb3_bomrl.core.params import stack
 from tests.saving.archives import saved
 
 IMAGES = spaces.Box(0, 255, (36, 36, 1), np.uint8)
@@ -99,3 +100,73 @@ def test_batch_normalisation_is_fixed_where_a_model_only_plays_and_travels_with_
 def test_gsde_is_refused(tiny, algorithm, kwargs):
     with pytest.raises(ValueError, match=r"use_sde must be False, got True: the noise of gSDE"):
         tiny.model(cls=algorithm, **kwargs)
+
+
+class FrozenExtractor(BaseFeaturesExtractor):
+    """A frozen layer below one that learns."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, features_dim=6)
+        self.frozen = nn.Linear(2, 8).requires_grad_(False)
+        self.network = nn.Linear(8, 6)
+
+    def forward(self, observations):
+        return self.network(self.frozen(observations).tanh())
+
+
+@pytest.mark.parametrize("baseline", ["linear", "value_net"])
+def test_frozen_layers_stay_bit_for_bit(tiny, algorithm, baseline):
+    kwargs = {"policy_kwargs": {"features_extractor_class": FrozenExtractor, "net_arch": [4]}, "baseline": baseline}
+    model = tiny.model(cls=algorithm, **kwargs)
+    start = tiny.params(model)
+    adapted = model.learn(tiny.iteration_of(model)).adapt(tiny.GoalEnv(), n_episodes=1)
+    for after in (tiny.params(model), tiny.params(adapted)):
+        for name, value in after.items():
+            assert th.equal(value, start[name]) or "frozen" not in name
+        assert not th.equal(after["action_net.weight"], start["action_net.weight"])
+
+
+@pytest.mark.parametrize("frozen", [("mlp_extractor.policy_net.0",), ("log_std",), ("action_net", "value_net")])
+def test_layers_frozen_after_the_construction_stay_bit_for_bit(tiny, frozen):
+    model = tiny.model(baseline="value_net")
+    for name, value in model.policy.named_parameters():
+        value.requires_grad_(not name.startswith(frozen))
+    start = tiny.params(model)
+    adapted = model.learn(tiny.iteration).adapt(tiny.GoalEnv(), n_episodes=1)
+    for after in (tiny.params(model), tiny.params(adapted)):
+        moved = {name for name, value in after.items() if not th.equal(value, start[name])}
+        assert moved
+        assert not any(name.startswith(frozen) for name in moved)
+
+
+def test_a_policy_that_is_frozen_altogether_is_refused(tiny):
+    model = tiny.model()
+    model.policy.requires_grad_(False)
+    with pytest.raises(ValueError, match="policy must have a parameter with requires_grad=True"):
+        model.learn(1)
+
+
+class RecurrentExtractor(BaseFeaturesExtractor):
+    """A layer that vmap has no rule for."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, features_dim=6)
+        self.gru = nn.GRU(2, 6, batch_first=True)
+
+    def forward(self, observations):
+        return self.gru(observations[:, None])[0][:, 0]
+
+
+def test_what_vmap_cannot_batch_is_computed_task_by_task(tiny, algorithm):
+    kwargs = {"features_extractor_class": RecurrentExtractor, "net_arch": [4]}
+    model = tiny.model(cls=algorithm, policy_kwargs=kwargs)
+    start = tiny.params(model)
+    model.learn(tiny.iteration_of(model))
+    assert tiny.differ(tiny.params(model), start)
+    observations = th.randn(3, 5, 2)
+    params = {name: value + 0.1 * th.randn(value.shape) for name, value in stack(model.actor.params(), 3).items()}
+    together = model.actor(params, observations).base_dist.loc
+    for task in range(3):
+        model.actor.load_params({name: value[task] for name, value in params.items()})
+        alone = model.policy.get_distribution(observations[task]).distribution.mean
+        th.testing.assert_close(together[task], alone)

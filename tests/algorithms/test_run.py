@@ -282,3 +282,14 @@ def test_closed_form_says_what_it_needs():
         BOMRL("TabularPolicy", "bomrl/FrozenLakeHighVariance-v0", inner_solver="closed_form")
     with pytest.raises(ValueError, match="does not support: use 'implicit'"):
         BOMRL("MlpPolicy", "bomrl/Navigation2D-v0", inner_solver="closed_form", hypergradient="unrolled")
+
+
+@pytest.mark.parametrize("unit", [2.0**-60, 2.0**40])
+def test_the_unit_of_the_rewards_does_not_matter(tiny, algorithm, unit):
+    """With units that are powers of two, to the last bit."""
+    runs = []
+    for factor in (1.0, unit):
+        wrap = lambda factor=factor: gym.wrappers.TransformReward(tiny.GoalEnv(), lambda r: factor * r)  # noqa: E731
+        model = tiny.model(DummyVecEnv([wrap] * 4), cls=algorithm)
+        runs.append(tiny.params(model.learn(tiny.iteration_of(model))))
+    tiny.assert_equal(*runs)

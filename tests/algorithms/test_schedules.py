@@ -79,3 +79,10 @@ def test_reptile_does_not_go_beyond_the_adapted_policies(tiny):
     with pytest.raises(ValueError, match=r"interpolation must be a number in \[0, 1\], got 1\.5"):
         model.learn(1)
     tiny.assert_equal(tiny.params(model), before)
+
+
+@pytest.mark.parametrize("value", [None, "0.1", float("nan"), [0.1]])
+def test_what_a_schedule_returns_is_checked(tiny, value):
+    model = tiny.model(max_kl=lambda progress: value)
+    with pytest.raises(ValueError, match="max_kl must be above 0, got"):
+        model.learn(1)

@@ -1,12 +1,15 @@
 """VecNormalize around the training environment."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
-from sb3_bomrl import BOMRL
+from sb3_bomrl import BOMRL, evaluate_adaptation
+from sb3_bomrl.export import export_torchscript
 from sb3_bomrl.policies import NormalizedFlattenExtractor
 
 FIELDS = ("mean", "var", "count")
@@ -158,3 +161,59 @@ def test_statistics_travel_with_the_model(tiny, tmp_path):
     for field in FIELDS:
         np.testing.assert_array_equal(getattr(fresh.obs_rms, field), getattr(env.obs_rms, field))
         np.testing.assert_array_equal(getattr(fresh.ret_rms, field), getattr(env.ret_rms, field))
+
+
+def test_returns_are_those_of_the_rewards_before_normalisation(tiny):
+    model = tiny.model(VecNormalize(tiny.goal_vec(4))).learn(tiny.iteration)
+    curves = []
+    for norm_reward in (False, True):
+        env = VecNormalize(tiny.goal_vec(2), training=False, norm_reward=norm_reward)
+        env.obs_rms, env.ret_rms = (deepcopy(getattr(model.get_env(), name)) for name in ("obs_rms", "ret_rms"))
+        env.ret_rms.var *= 100
+        curves.append(evaluate_adaptation(model, env, [np.zeros(2), np.ones(2)], 0, 1, 2).returns)
+    np.testing.assert_allclose(*curves, rtol=1e-6)
+
+
+def test_the_logged_returns_are_those_of_the_rewards_before_normalisation(tiny):
+    env = VecNormalize(tiny.goal_vec(4))
+    env.ret_rms.var = 100.0
+    model, keep = tiny.model(env), Keep()
+    rows = tiny.log_rows(model)
+    model.learn(tiny.iteration, callback=keep)
+    assert rows[0]["meta/pre_adapt_return"] == pytest.approx(np.sum(keep.rewards[:10], 0).mean(), rel=1e-5)
+    assert rows[0]["meta/post_adapt_return"] == pytest.approx(np.sum(keep.rewards[10:], 0).mean(), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("error:env was given")
+def test_normalising_rewards_alone_is_nothing_to_the_policy(tiny, tmp_path):
+    env = VecNormalize(tiny.goal_vec(4), norm_obs=False)
+    model = tiny.model(env).learn(tiny.iteration)
+    model.save(tmp_path / "model")
+    for loaded_env in (None, tiny.goal_vec(4), VecNormalize(tiny.goal_vec(4), norm_obs=False)):
+        loaded = BOMRL.load(tmp_path / "model", env=loaded_env)
+        loaded.adapt(tiny.GoalEnv(), n_episodes=1)
+    export_torchscript(model, tmp_path / "policy.pt")
+    export_torchscript(BOMRL.load(tmp_path / "model"), tmp_path / "policy.pt")
+    assert loaded.get_env().ret_rms.var == pytest.approx(env.ret_rms.var)
+
+
+def test_statistics_of_observations_have_nowhere_to_go(tiny, tmp_path):
+    tiny.model(VecNormalize(tiny.goal_vec(4))).save(tmp_path / "model")
+    with pytest.warns(UserWarning, match="env was given without VecNormalize of the observations"):
+        BOMRL.load(tmp_path / "model", env=VecNormalize(tiny.goal_vec(4), norm_obs=False))
+
+
+def test_an_environment_without_the_training_environments_inner_wrappers_is_refused(tiny):
+    model = tiny.model(VecFrameStack(VecNormalize(tiny.goal_vec(4)), 2))
+    with pytest.raises(ValueError, match="env must have VecNormalize where the model's training environment has it"):
+        model.adapt(VecFrameStack(tiny.goal_vec(1), 2))
+    model.adapt(VecFrameStack(VecNormalize(tiny.goal_vec(1), training=False), 2), n_episodes=1)
+
+
+def test_statistics_of_single_frames_travel_with_the_model(tiny, tmp_path):
+    tiny.model(VecFrameStack(VecNormalize(tiny.goal_vec(4)), 2)).learn(tiny.iteration).save(tmp_path / "model")
+    env = VecFrameStack(VecNormalize(tiny.goal_vec(4)), 2)
+    BOMRL.load_safely(tmp_path / "model", env=env)
+    assert env.venv.obs_rms.count > tiny.iteration
+    with pytest.raises(ValueError, match=r"env must normalise observations of shape \(2,\).* got \(4,\)"):
+        BOMRL.load(tmp_path / "model", env=VecNormalize(VecFrameStack(tiny.goal_vec(4), 2)))

@@ -9,6 +9,7 @@ import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, StopTrainingOnRewardThreshold
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_bomrl import BOMRL, AdaptationCallback, TaskSamplerWrapper, evaluate_adaptation, make_meta_vec_env
 from sb3_bomrl.saving.files import write_atomically
@@ -158,3 +159,20 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, fail)
     assert path.read_bytes() == b"old"
+
+
+def test_statistics_of_the_training_environment_are_synchronised(tiny):
+    env = VecNormalize(tiny.goal_vec(4))
+    eval_env = VecNormalize(tiny.goal_vec(2), training=False, norm_reward=False)
+    settings = {"n_adaptation_steps": 0, "n_episodes": 1, "n_eval_episodes": 1, "eval_freq": 40, "verbose": 0}
+    tiny.model(env).learn(2 * tiny.iteration, callback=AdaptationCallback(eval_env, [np.ones(2)], **settings))
+    assert eval_env.obs_rms.count == pytest.approx(
+        tiny.iteration + 2 * 4, abs=1e-3
+    )  # those in use in the 2nd iteration
+    assert eval_env.ret_rms.count == pytest.approx(tiny.iteration, abs=1e-3)
+
+
+def test_an_environment_that_normalises_something_else_is_refused(tiny):
+    callback = AdaptationCallback(VecNormalize(tiny.goal_vec(2), norm_obs=False), [np.ones(2)], eval_freq=1, verbose=0)
+    with pytest.raises(ValueError, match="eval_env must have norm_obs=True as the training environment, got False"):
+        tiny.model(VecNormalize(tiny.goal_vec(4))).learn(1, callback=callback)

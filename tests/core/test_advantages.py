@@ -7,7 +7,13 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_bomrl.core import advantages
-from sb3_bomrl.core.advantages import baseline_features, fit_linear_baseline, generalized_advantages, normalize
+from sb3_bomrl.core.advantages import (
+    baseline_features,
+    centre,
+    fit_linear_baseline,
+    generalized_advantages,
+    normalize,
+)
 
 GAMMA = 0.93
 
@@ -183,23 +189,45 @@ def test_normalize_centres_and_scales_what_counts():
     data = ragged(7)
     x, mask = 5 + 3 * data["rewards"], data["mask"]
     x[~mask] = 1e6
-    scaled, centred = normalize(x, mask), normalize(x, mask, scale=False)
+    scaled, centred = normalize(x, mask, x), centre(x, mask)
     for task in range(3):
         kept = x[task][mask[task]].numpy()
         assert np.allclose(scaled[task][mask[task]], (kept - kept.mean()) / kept.std(), atol=1e-6)
         assert np.allclose(centred[task][mask[task]], kept - kept.mean(), atol=1e-9)
     assert (scaled[~mask] == 0).all()
     assert (centred[~mask] == 0).all()
-    assert (normalize(th.full((1, 4, 1), 7.0), th.ones(1, 4, 1, dtype=th.bool)) == 0).all()
-    assert normalize(x, th.zeros_like(mask)).isfinite().all()
+    assert (normalize(th.full((1, 4, 1), 7.0), th.ones(1, 4, 1, dtype=th.bool), th.ones(1, 4, 1)) == 0).all()
+    assert normalize(x, th.zeros_like(mask), x).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [th.float32, th.float64])
+@pytest.mark.parametrize("shared_scale", [False, True])
+@pytest.mark.parametrize("unit", [1e-30, 1e-12, 1e-8, 1e6, 1e30])
+def test_normalised_advantages_do_not_depend_on_the_unit_of_the_rewards(unit, shared_scale, dtype):
+    data = ragged(7)
+    rewards, mask = data["rewards"].to(dtype), data["mask"]
+    expected = normalize(rewards, mask, rewards, shared_scale)
+    scaled = normalize(unit * rewards, mask, unit * rewards, shared_scale)
+    th.testing.assert_close(scaled, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_rounding_errors_are_no_advantages():
+    th.manual_seed(0)
+    mask = th.ones(2, 50, 4, dtype=th.bool)
+    noise = 1e-15 * th.randn(mask.shape, dtype=th.double)
+    for unit in (1e-12, 1.0, 1e6):
+        rewards = unit * th.ones(mask.shape, dtype=th.double)
+        assert normalize(unit * noise, mask, rewards).abs().max() < 1e-5
+        assert (normalize(th.zeros_like(rewards), mask, rewards, shared_scale=True) == 0).all()
+        assert (normalize(th.zeros_like(rewards), mask, 0 * rewards) == 0).all()
 
 
 def test_a_shared_scale_keeps_the_stakes_of_the_tasks():
     th.manual_seed(0)
     values = th.randn(3, 40, 5, dtype=th.double) * th.tensor([1.0, 3.0, 10.0], dtype=th.double)[:, None, None]
     mask = th.rand(3, 40, 5) < 0.8
-    shared = normalize(values, mask, shared_scale=True)
-    centred = normalize(values, mask, scale=False)
+    shared = normalize(values, mask, values, shared_scale=True)
+    centred = centre(values, mask)
     ratio = shared[mask] / centred[mask]
     th.testing.assert_close(ratio, ratio[:1].expand_as(ratio))  # one factor for all tasks
     per_task = (shared.square().sum((1, 2)) / mask.sum((1, 2))).mean()

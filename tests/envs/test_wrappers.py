@@ -192,3 +192,32 @@ def test_number_of_tasks_is_checked():
         wrapped().sample_tasks(0)
     with pytest.raises(ValueError, match="seed must be an integer of at least 0, or None, got -1"):
         wrapped().seed_tasks(-1)
+
+
+def test_an_environment_that_make_env_lends_is_not_closed():
+    closed = []
+
+    class Closes(gym.Wrapper):
+        def close(self):
+            closed.append(self)
+
+    pool = {0.4: Closes(build(0.4)), 0.8: Closes(build(0.8)), 3.0: Closes(gym.make("Pendulum-v1"))}
+    env = TaskSamplerWrapper(sampler=lambda rng: float(rng.choice([0.4, 0.8])), make_env=pool.get)
+    for task in (0.4, 0.8, 0.8, 0.4):
+        env.set_task(task)
+        env.reset()
+        assert env.env is pool[task]
+    with pytest.raises(ValueError, match="same spaces"):
+        env.set_task(3.0)
+    assert closed == []
+    env.close()
+    assert closed == [pool[0.4]]
+
+
+def test_what_the_users_functions_return_is_checked():
+    with pytest.raises(ValueError, match="sampler must return a task, got None"):
+        TaskSamplerWrapper(gym.make("CartPole-v1"), lambda rng: None, set_length).sample_tasks(1)
+    with pytest.raises(ValueError, match=r"make_env must return an environment, got None for task 0\.5"):
+        TaskSamplerWrapper(sampler=lambda rng: 0.5, make_env=lambda task: None)
+    with pytest.raises(ValueError, match=r"test_tasks must be a list of tasks, got 0\.5"):
+        wrapped(test_tasks=0.5)

@@ -77,7 +77,7 @@ def draw_rollout():
         ends = rewards > 0.3
         final = th.randn(int(ends.sum()), 2, generator=generator)
         observations = th.randn(n_tasks, 4, 2, 2, generator=generator)
-        return Rollout(observations, rewards, rewards, rewards, ends, ends, ends, final, ends, rewards)
+        return Rollout(observations, rewards, rewards, rewards, ends, ends, ends, final, ends, rewards, rewards)
 
     return draw
 

@@ -28,7 +28,7 @@ def make_rollout(episodes: list[list[list[list[float]]]], shares: list[list[int]
             mask[task, step:stop, env] = shares is None or number < shares[task][env]
             step = stop
     nothing = th.zeros_like(mask)
-    return Rollout(rewards, rewards, rewards, rewards, starts, ends, nothing, rewards[0, :0, 0], mask, rewards)
+    return Rollout(rewards, rewards, rewards, rewards, starts, ends, nothing, rewards[0, :0, 0], mask, rewards, rewards)
 
 
 # two tasks, three environments: unequal shares, an environment without any, episodes of different lengths
@@ -51,7 +51,8 @@ def test_returns_and_lengths_are_those_of_the_episodes_that_count():
 
 def test_without_a_mask_every_episode_counts_the_cut_off_ones_with_what_they_earned():
     rollout = make_rollout([[[[1.0, 2.0], [4.0]], [[8.0, 16.0], [32.0]]]])
-    whole = rollout._replace(rewards=rollout.rewards[:, :3], mask=rollout.mask[:, :3])
+    rewards = rollout.rewards[:, :3]
+    whole = rollout._replace(rewards=rewards, true_rewards=rewards, mask=rollout.mask[:, :3])
     whole = whole._replace(episode_starts=rollout.episode_starts[:, :3], episode_ends=rollout.episode_ends[:, :3])
     assert bool(whole.mask.all())
     assert returns_per_episode(whole, 4).tolist() == [[3.0, 4.0, 24.0, 32.0]]
@@ -69,7 +70,7 @@ class ScriptedCollector:
     def __init__(self) -> None:
         self.calls: list[tuple[float, int, bool]] = []
 
-    def collect_episodes(self, tasks, params, n_episodes, deterministic=False):
+    def collect_episodes(self, tasks, params, n_episodes, deterministic=False, max_episode_steps=None):
         value = params["value"]
         self.calls.append((float(value[0]), n_episodes, deterministic))
         n_steps = 3 if deterministic else 2

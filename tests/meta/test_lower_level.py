@@ -22,9 +22,9 @@ def rollout() -> Rollout:
     advantages = th.tensor([[[1.0, -2.0], [0.5, 3.0], [2.0, -1.0], [0.0, 0.0]]]).double()
     actions = th.tensor([[[0, 1], [1, 0], [1, 1], [0, 0]]])
     log_probs = th.full((1, 4, 2), 0.5).double().log()
-    nothing = th.zeros_like(mask)
+    nothing, rewards = th.zeros_like(mask), th.zeros(1, 4, 2)
     return Rollout(
-        states, actions, log_probs, th.zeros(1, 4, 2), starts, ends, nothing, states[0, 0, :0], mask, advantages
+        states, actions, log_probs, rewards, starts, ends, nothing, states[0, 0, :0], mask, advantages, rewards
     )
 
 

@@ -106,7 +106,9 @@ def simulate(chain: Chain, n_tasks: int, n_episodes: int, seed: int, true_advant
         advantages = (to_go - v[states]) * mask
     log_probs = policy.log()[states, actions]
     nothing = th.zeros_like(mask)
-    return Rollout(states, actions, log_probs, rewards, starts, ends, nothing, states[:0, 0, 0], mask, advantages)
+    return Rollout(
+        states, actions, log_probs, rewards, starts, ends, nothing, states[:0, 0, 0], mask, advantages, rewards
+    )
 
 
 def estimate(make_table, rollout: Rollout, distance: str, surrogate: str, baseline_is_fitted: bool = True) -> th.Tensor:

@@ -204,3 +204,12 @@ def test_training_is_sb3_contribs(tiny, monkeypatch):
     assert type(ours.policy) is rl2.MlpLstmPolicy
     for a, b in zip(tiny.params(ours).values(), tiny.params(theirs).values(), strict=True):
         th.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_the_limit_is_per_episode(tiny):
+    env, model = trials(tiny), make(tiny)
+    curve = evaluate_trials(model, env, [np.ones(2)], 3, 1, max_episode_steps=11)  # episodes have 10 steps
+    assert (curve.lengths == 10).all()
+    with pytest.raises(ValueError, match=r"in environment 0 .* did not end within max_episode_steps=9 steps"):
+        evaluate_trials(model, env, [np.ones(2)], 3, 1, max_episode_steps=9)
+    assert env.get_attr("episodes_per_trial") == [2, 2]

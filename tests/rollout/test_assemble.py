@@ -20,6 +20,7 @@ def arrays(n_steps, n_envs, offset=0.0):
         "actions": label[..., None],
         "log_probs": label,
         "rewards": label,
+        "true_rewards": 2 * label,
     }
 
 

@@ -1,5 +1,6 @@
 """The collector against a hand-written loop, one environment at a time."""
 
+from contextlib import nullcontext
 from copy import deepcopy
 
 import gymnasium as gym
@@ -203,8 +204,24 @@ def test_collect_episodes_deterministic_takes_the_mode(line):
 def test_collect_episodes_gives_up_on_endless_episodes(line):
     env = line.vec(1, horizon=10**9, wall=np.inf)
     actor = line.actor(env)
-    with pytest.raises(ValueError, match="max_steps=7"):
-        collector(env, actor).collect_episodes([0.0], line.params(actor, 1), 1, max_steps=7)
+    with pytest.raises(ValueError, match=r"in environment 0 \(task 0\.0\) did not end within max_episode_steps=7"):
+        collector(env, actor).collect_episodes([0.0], line.params(actor, 1), 1, max_episode_steps=7)
+
+
+def test_the_limit_is_per_episode(line):
+    env = line.vec(1, horizon=5, wall=np.inf)
+    actor = line.actor(env)
+    rollout = collector(env, actor).collect_episodes([0.0], line.params(actor, 1), 6, max_episode_steps=6)
+    assert int(rollout.mask.sum()) == 30
+
+
+def test_the_limit_is_the_environments_own_unless_it_has_none(line, monkeypatch):
+    monkeypatch.setattr("sb3_bomrl.rollout.time_limit.MAX_EPISODE_STEPS", 7)
+    for make, ends in ((line.Env, False), (lambda **kwargs: gym.wrappers.TimeLimit(line.Env(**kwargs), 9), True)):
+        env = DummyVecEnv([lambda make=make: make(horizon=10**9, wall=np.inf)])
+        actor = line.actor(env)
+        with nullcontext() if ends else pytest.raises(ValueError, match="max_episode_steps=7"):
+            collector(env, actor).collect_episodes([0.0], line.params(actor, 1), 1)
 
 
 def test_collect_episodes_leaves_vec_normalize_as_it_is(line):

@@ -103,3 +103,44 @@ def test_tasks_are_spread_evenly_or_refused(n_tasks, n_envs):
 def test_no_tasks_are_refused():
     with pytest.raises(ValueError, match="number of tasks must be an integer of at least 1, got 0"):
         split_in_waves(0, 3, "number of tasks")
+
+
+@pytest.mark.parametrize("returned", [[0.1], [0.1] * 5, [], None, 0.5, "abcd", {1, 2, 3, 4}, [0.1, None, 0.2, 0.3]])
+def test_what_sample_tasks_returns_is_checked(line, returned):
+    class Family(line.Env):
+        def sample_tasks(self, n):
+            return returned
+
+    with pytest.raises(ValueError, match=r"what sample_tasks\(4\) returns must be a list of 4 tasks.*, got "):
+        TaskSampler(DummyVecEnv([Family])).sample(4, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("returned", [0.5, "abcd", [None]])
+def test_what_test_tasks_returns_is_checked(line, returned):
+    class Family(line.Env):
+        test_tasks = returned
+
+    with pytest.raises(ValueError, match=r"test_tasks must be a list of tasks.*, got "):
+        TaskSampler(DummyVecEnv([Family])).test_tasks()
+
+
+def test_a_generator_of_another_kind_is_respected(line):
+    class Legacy(line.Env):
+        def __init__(self, own):
+            super().__init__()
+            self.np_random = own
+
+        def sample_tasks(self, n):
+            return list(self.np_random.randint(100, size=n))
+
+    class Own:
+        def randint(self, high, size):
+            return np.arange(size)
+
+    env = DummyVecEnv([lambda: Legacy(np.random.RandomState(0))])
+    samples = [TaskSampler(env).sample(4, np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    assert samples[0] == samples[1] != samples[2]
+    own = Own()
+    env = DummyVecEnv([lambda: Legacy(own)])
+    assert TaskSampler(env).sample(3, np.random.default_rng(0)) == [0, 1, 2]
+    assert env.envs[0].np_random is own

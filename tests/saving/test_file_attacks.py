@@ -162,7 +162,7 @@ BAD_SETTINGS = [
     ("_normalizer_statistics", {"obs": {"": {}}}, "normaliser statistics of the file do not fit"),
     (
         "_normalizer_statistics",
-        {"obs": {"": {"mean": [0.0], "var": [1.0], "count": 1}}, "returns": {"mean": 0, "var": 1, "count": 1}},
+        {"obs": {"": {"mean": [0.0] * 3, "var": [1.0] * 3, "count": 1}}, "returns": {"mean": 0, "var": 1, "count": 1}},
         r"those of obs must have shape \(2,\)",
     ),
     (

@@ -100,6 +100,17 @@ def test_every_algorithm_trains_and_adapts_to_a_task(zoo_run, capsys, algo):
     assert "after 1 adaptation(s) of 4 episodes" in out
 
 
+def test_every_environment_has_the_wrappers_of_the_models(zoo_run, capsys):
+    common = ["--algo", "fomaml", *COMMON[2:5], "wrapped"]
+    zoo_run("train", *common, "-n", "160", "--eval-freq", "80", "--eval-episodes", "1", "--n-eval-envs", "5",
+            "--seed", "0", "--env-kwargs", "horizon:5", "-params", *TINY, "frame_stack:2",
+            "normalize:True")  # fmt: skip
+    model = zoo.REGISTRY["fomaml"].load_safely("wrapped/fomaml/bomrl-Navigation2D-v0_1/best_model.zip")
+    assert model.observation_space.shape == (4,)
+    zoo_run("enjoy", *common, "-n", "6", "--no-render", "--task", "(0.2, -0.1)", "--adapt-episodes", "4")
+    assert "after 1 adaptation(s) of 4 episodes" in capsys.readouterr().out
+
+
 def test_search_reports_the_adapted_return_and_a_trial_can_be_trained(zoo_run, capsys):
     study = ["--storage", "sqlite:///study.db", "--study-name", "s"]
     zoo_run("train", *COMMON, "-n", "160", "-optimize", "--n-trials", "2", "--n-startup-trials", "1",
