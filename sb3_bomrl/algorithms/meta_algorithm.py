@@ -677,5 +677,6 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         :param exact_match: require every part and every weight
         :param device: device for the weights
         :raises ValueError: for a weight that is not finite, or an optimiser's state of another model
+        :raises RuntimeError: for weights of another model
         """
-        super().set_parameters(checked_parameters(self, load_path_or_dict, device), exact_match, device)
+        super().set_parameters(checked_parameters(self, load_path_or_dict, exact_match, device), exact_match, device)

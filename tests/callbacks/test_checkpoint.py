@@ -203,7 +203,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
 
     ordinary = files.Path.open
     monkeypatch.setattr(
-        files.Path, "open", lambda path, mode, *args: Full(path, "w") if mode == "wb" else ordinary(path, mode, *args)
+        files.Path, "open", lambda path, mode, *args: Full(path, "w") if mode == "xb" else ordinary(path, mode, *args)
     )
     with pytest.warns(RuntimeWarning, match=r"could not be written \(.*No space left.*; the last one is .*_00000002"):
         model.learn(ITERATION, callback=ExactCheckpointCallback(tmp_path, 1), reset_num_timesteps=False)
