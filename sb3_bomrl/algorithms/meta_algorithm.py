@@ -45,6 +45,7 @@ from sb3_bomrl.rollout.estimation import AdvantageEstimator, default_baseline
 from sb3_bomrl.rollout.normalization import FrozenNormalizer
 from sb3_bomrl.rollout.steps import Hooks, Step, StopCollection
 from sb3_bomrl.rollout.tasks import split_in_waves
+from sb3_bomrl.rollout.workers import with_watched_workers
 from sb3_bomrl.saving.model_file import Path
 from sb3_bomrl.saving.save_load import checked_parameters, load_model, save_model
 from sb3_bomrl.types import Adaptation, Batch, Experience, MetaBatch, Params, Rollout, Task
@@ -403,6 +404,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
             return self
         return self._learn(left, callback, log_interval, tb_log_name, False, progress_bar, self._n_run_iterations)
 
+    @with_watched_workers
     def _learn(
         self: SelfMetaAlgorithm,
         total_timesteps: int,

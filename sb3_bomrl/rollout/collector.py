@@ -25,6 +25,7 @@ from sb3_bomrl.rollout.steps import (
     truncations,
 )
 from sb3_bomrl.rollout.tasks import set_tasks, split_in_waves
+from sb3_bomrl.rollout.workers import with_watched_workers
 from sb3_bomrl.types import Params, Rollout, Task
 
 Estimator = Callable[[Rollout], Rollout]
@@ -109,6 +110,7 @@ class RolloutCollector:
             rollouts.append(rollout)
         return concatenate(rollouts)
 
+    @with_watched_workers
     def collect_episodes(
         self,
         tasks: Sequence[Task],
