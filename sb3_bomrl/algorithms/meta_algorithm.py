@@ -47,6 +47,7 @@ from sb3_bomrl.rollout.estimation import AdvantageEstimator, default_baseline
 from sb3_bomrl.rollout.normalization import FrozenNormalizer
 from sb3_bomrl.rollout.steps import Hooks, Step, StopCollection
 from sb3_bomrl.rollout.tasks import split_in_waves
+from sb3_bomrl.rollout.workers import with_watched_workers
 from sb3_bomrl.saving.model_file import Path
 from sb3_bomrl.saving.save_load import checked_parameters, load_model, save_model
 from sb3_bomrl.types import Adaptation, Batch, Experience, MetaBatch, Params, Rollout, Task
@@ -415,6 +416,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
             return self
         return self._learn(left, callback, log_interval, tb_log_name, False, progress_bar, self._n_run_iterations)
 
+    @with_watched_workers
     def _learn(
         self: SelfMetaAlgorithm,
         total_timesteps: int,
@@ -701,5 +703,6 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         :param exact_match: require every part and every weight
         :param device: device for the weights
         :raises ValueError: for a weight that is not finite, or an optimiser's state of another model
+        :raises RuntimeError: for weights of another model
         """
-        super().set_parameters(checked_parameters(self, load_path_or_dict, device), exact_match, device)
+        super().set_parameters(checked_parameters(self, load_path_or_dict, exact_match, device), exact_match, device)

@@ -13,6 +13,7 @@ from sb3_bomrl.core.trust_region import OuterInfo
 from sb3_bomrl.meta.gradients import MetaGradient
 from sb3_bomrl.rollout.returns import episode_returns
 from sb3_bomrl.types import Adaptation, MetaBatch, Rollout
+from sb3_bomrl.vec_env import BatchTaskVecEnv
 
 
 def record(logger: Logger, data: MetaBatch, gradient: MetaGradient, outer: OuterInfo, env: VecEnv | None) -> None:
@@ -108,14 +109,15 @@ def check_finite_params(policy: th.nn.Module) -> None:
 
 def record_divergence(logger: Logger, env: VecEnv | None) -> None:
     """
-    Log how many simulations have diverged and were reset so far, where the environments count them.
+    Log how many simulations have diverged so far, where the environments count them, and warn of new ones.
 
     :param logger: SB3 logger
     :param env: training environment
     """
-    count = getattr(getattr(env, "unwrapped", None), "n_diverged", None)
-    if count is not None:
-        logger.record("rollout/n_diverged", int(count))
+    base = env.unwrapped if env is not None else None
+    if isinstance(base, BatchTaskVecEnv):
+        logger.record("rollout/n_diverged", base.n_diverged)
+        base.report_diverged()
 
 
 def check_finite_tasks(name: str, values: th.Tensor, tasks: list[Any]) -> None:

@@ -13,6 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.checks import check_positive
 from sb3_bomrl.saving.checkpoints import checkpoint_number, checkpoints
+from sb3_bomrl.saving.files import TEMPORARY
 
 _N_KEPT = 2
 
@@ -51,6 +52,8 @@ class ExactCheckpointCallback(BaseCallback):
                 f"folder must hold no checkpoint of another run, got {found[-1]}: go on with it by load_checkpoint() "
                 "and resume(), or name another folder"
             )
+        for left in self.folder.glob(TEMPORARY):  # by a run that was killed while it saved
+            left.unlink(missing_ok=True)
         self.interrupted_by = None
         self.model.add_iteration_hook(self)
         if threading.current_thread() is threading.main_thread():
@@ -69,9 +72,9 @@ class ExactCheckpointCallback(BaseCallback):
 
     def on_learn_end(self) -> None:
         """Restore the signal handlers."""
-        for number, handler in self._handlers.items():
+        for number, handler in list(self._handlers.items()):  # a signal in between restores them too
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._handlers.clear()
+            self._handlers.pop(number, None)
 
     def on_iteration_end(self) -> bool:
         """

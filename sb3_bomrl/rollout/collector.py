@@ -27,7 +27,9 @@ from sb3_bomrl.rollout.steps import (
 )
 from sb3_bomrl.rollout.tasks import set_tasks, split_in_waves
 from sb3_bomrl.rollout.time_limit import check_episode_lengths, time_limit
+from sb3_bomrl.rollout.workers import with_watched_workers
 from sb3_bomrl.types import Params, Rollout, Task
+from sb3_bomrl.vec_env import BatchTaskVecEnv
 
 Estimator = Callable[[Rollout], Rollout]
 """Fills in the advantages of a rollout."""
@@ -114,6 +116,7 @@ class RolloutCollector:
             rollouts.append(rollout)
         return concatenate(rollouts)
 
+    @with_watched_workers
     def collect_episodes(
         self,
         tasks: Sequence[Task],
@@ -147,6 +150,8 @@ class RolloutCollector:
             rollouts = [self._whole_episodes(*wave, n_episodes, deterministic, limit) for wave in waves]
         finally:
             frozen.release()
+            if isinstance(self.env.unwrapped, BatchTaskVecEnv):
+                self.env.unwrapped.report_diverged()
         return concatenate(rollouts)
 
     def _whole_episodes(

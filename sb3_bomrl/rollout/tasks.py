@@ -6,6 +6,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_bomrl.checks import check_positive, task_list
+from sb3_bomrl.rollout.workers import watched_workers
 from sb3_bomrl.types import Task
 
 
@@ -17,8 +18,9 @@ def has_tasks(env: VecEnv) -> bool:
     :return: true if it has ``set_task``
     :raises ValueError: if it can sample tasks but has no ``set_task``
     """
-    settable = env.has_attr("set_task")
-    if env.has_attr("sample_tasks") and not settable:
+    with watched_workers(env):
+        settable, sampled = env.has_attr("set_task"), env.has_attr("sample_tasks")
+    if sampled and not settable:
         raise ValueError(
             "env has sample_tasks(n) but no set_task(task): a task family needs both, see sb3_bomrl.TaskSamplerWrapper"
         )

@@ -25,7 +25,9 @@ def checkpoints(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         return []
-    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=checkpoint_number)
+    return sorted(
+        (path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_file()), key=checkpoint_number
+    )
 
 
 def checkpoint_number(path: Path) -> int:

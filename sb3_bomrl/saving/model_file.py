@@ -3,14 +3,22 @@
 import io
 import json
 import pathlib
-import pickletools
-import struct
 import zipfile
-import zlib
-from collections import Counter
+from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+from sb3_bomrl.saving.archive import (
+    ZIP_ERRORS,
+    ArchiveError,
+    DamagedArchiveError,
+    check_json_size,
+    clean_weights,
+    read_stored,
+    write_zip,
+)
+from sb3_bomrl.saving.files import read_regular
 from sb3_bomrl.saving.safe_json import NotEncodableError, decode, encode
 
 Path = str | pathlib.Path | io.BufferedIOBase
@@ -18,30 +26,8 @@ Path = str | pathlib.Path | io.BufferedIOBase
 PICKLED, SAFE, TYPE = ":serialized:", ":safe:", ":type:"
 """Keys of a setting that is not plain JSON: SB3's pickle, our form without pickle, and its type for readers."""
 
-ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    KeyError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    OverflowError,
-    RecursionError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
-"""Errors that reading a damaged archive can raise."""
-
+_EPISODES = ("ep_info_buffer", "ep_success_buffer")
 _TEXT_MEMBERS = ("_stable_baselines3_version", "system_info.txt")
-_STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-_WEIGHT_GLOBALS = {
-    "collections OrderedDict",
-    "torch._utils _rebuild_tensor_v2",
-    "torch._utils _rebuild_parameter",
-    *(f"torch {kind}Storage" for kind in _STORAGES),
-}
-_FORBIDDEN_OPCODES = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
 
 
 class ModelFileError(ValueError):
@@ -102,37 +88,27 @@ class ModelFile(NamedTuple):
         :raises ValueError: if a member is unknown, missing, compressed or there twice, or a weight file holds more than
             tensors, numbers and text
         """
-        weights = {f"{part}.pth" for part in parts} | {"pytorch_variables.pth"}
-        members = _read_stored(self, self.data)
-        for name in members:
-            if name not in weights and name not in ("data", *_TEXT_MEMBERS):
-                raise self.refuse(f"holds {name!r}, which belongs to no model")
-        for name in weights - {"pytorch_variables.pth"}:
-            if name not in members:
-                raise self.refuse(f"lacks {name!r}")
-        clean = {name: self._clean_weights(name, data) for name, data in members.items() if name in weights}
+        variables = "pytorch_variables.pth"
+        weights = {f"{part}.pth" for part in parts}
+        try:
+            members = read_stored(self.data)
+            for name in members:
+                if name not in weights and name not in ("data", variables, *_TEXT_MEMBERS):
+                    raise ArchiveError(f"holds {name!r}, which belongs to no model")
+            for name in weights:
+                if name not in members:
+                    raise ArchiveError(f"lacks {name!r}")
+            clean = {
+                name: clean_weights(name, members[name], variables=name in weights)
+                for name in members
+                if name in weights or name == variables
+            }
+        except ArchiveError as error:
+            raise self.refuse(str(error)) from error
         info = members.get("system_info.txt", b"").decode(errors="replace")
         clean["system_info.txt"] = "".join(c for c in info if c.isprintable() or c == "\n").encode()
         clean["data"] = json.dumps(dict.fromkeys(self.settings)).encode()
         return io.BytesIO(write_zip(clean))
-
-    def _clean_weights(self, name: str, data: bytes) -> bytes:
-        """Return a weight file whose pickle names nothing but tensors; refuse any other."""
-        members = _read_stored(self, data, f"{name}: ")
-        pickles = [member for member in members if member.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise self.refuse(f"has a {name!r} that torch.save did not write")
-        try:
-            for opcode, argument, _ in pickletools.genops(members[pickles[0]]):
-                if opcode.name in _FORBIDDEN_OPCODES or (opcode.name == "GLOBAL" and argument not in _WEIGHT_GLOBALS):
-                    raise self.refuse(f"has code in {name!r}: {argument if argument is not None else opcode.name}")
-                if name == "pytorch_variables.pth" and opcode.name in ("SETITEM", "SETITEMS", "GLOBAL"):
-                    raise self.refuse(f"has variables in {name!r}, where a model of this class has none")
-        except ModelFileError:
-            raise
-        except ZIP_ERRORS as error:
-            raise self.refuse(f"has a damaged {name!r}") from error
-        return write_zip(members)
 
 
 def is_object(value: Any) -> bool:
@@ -156,13 +132,19 @@ def read_model_file(path: Path, algorithms: Sequence[str], trusted: bool) -> Mod
     :raises FileNotFoundError: if there is no such file
     :raises ValueError: if it is no whole zip archive, or another algorithm's
     """
-    file = ModelFile(repr(path), algorithms[0], _read_bytes(path), {})
-    if not trusted:
-        _read_stored(file, file.data)
+    file = ModelFile(repr(path), algorithms[0], read_bytes(path), {})
     try:
+        if not trusted:
+            read_stored(file.data)
         with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
-            broken = archive.testzip()
-            settings = json.loads(archive.read("data").decode()) if broken is None else {}
+            text, broken = archive.read("data"), archive.testzip()
+        if not trusted:
+            check_json_size(text)
+        settings = json.loads(text.decode())
+    except DamagedArchiveError as error:
+        raise DamagedFileError(str(file.refuse(str(error)))) from error
+    except ArchiveError as error:
+        raise file.refuse(str(error)) from error
     except ZIP_ERRORS as error:
         raise DamagedFileError(str(file.refuse("is not a whole model file"))) from error
     if broken is not None:
@@ -175,51 +157,26 @@ def read_model_file(path: Path, algorithms: Sequence[str], trusted: bool) -> Mod
     return file._replace(settings=settings)
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """
+    Read a file that may be a model file.
+
+    :param path: name of a regular file (``.zip`` may be left out) or binary file
+    :return: its content
+    :raises FileNotFoundError: if there is no such file
+    :raises ValueError: if it is a folder, a FIFO or a device
+    """
     if isinstance(path, io.IOBase):
         path.seek(0)
         return path.read()
-    source = pathlib.Path(path)
-    if not source.exists():
-        source = pathlib.Path(f"{path}.zip")
-    if not source.exists():
-        raise FileNotFoundError(f"path must name a saved model: neither {str(path)!r} nor {str(source)!r} exists")
-    return source.read_bytes()
-
-
-def _read_stored(file: ModelFile, data: bytes, where: str = "") -> dict[str, bytes]:
-    """Read the members of an archive, each of which must be there once and not compressed."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-            names = [entry.filename for entry in entries]
-            if len(set(names)) < len(names):
-                twice = next(name for name, count in Counter(names).items() if count > 1)
-                raise file.refuse(f"holds {where}{twice!r} twice")
-            for entry in entries:
-                if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                    raise file.refuse(f"holds {where}{entry.filename!r} compressed, {entry.file_size} bytes unpacked")
-            if sum(entry.file_size for entry in entries) > len(data):
-                raise file.refuse(f"holds {where}members that overlap")
-            return {name: archive.read(name) for name in names}
-    except ModelFileError:
-        raise
-    except ZIP_ERRORS as error:
-        raise file.refuse(f"is damaged{f' in {where}' if where else ''}") from error
-
-
-def write_zip(members: dict[str, bytes]) -> bytes:
-    """
-    Make a zip archive without compression.
-
-    :param members: content by name
-    :return: the archive
-    """
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return target.getvalue()
+    names = (pathlib.Path(path), pathlib.Path(f"{path}.zip"))
+    found = [name for name in names if name.exists()]
+    if not found:
+        raise FileNotFoundError(f"path must name a saved model: neither {str(path)!r} nor {str(names[1])!r} exists")
+    for name in found:
+        if name.is_file():
+            return read_regular(name)
+    raise ModelFileError(f"path must name a saved model, got {str(path)!r}, which is no regular file")
 
 
 def add_safe_form(data: bytes, attributes: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
@@ -238,8 +195,23 @@ def add_safe_form(data: bytes, attributes: dict[str, Any]) -> tuple[bytes, dict[
             continue
         settings[key] = {TYPE: value[TYPE], PICKLED: value[PICKLED]}
         try:
-            settings[key][SAFE] = encode(attributes[key])
+            settings[key][SAFE] = encode(_without_unknown(attributes[key]) if key in _EPISODES else attributes[key])
         except NotEncodableError as error:
             unknown[key] = str(error)
     members["data"] = json.dumps(settings, indent=1).encode()
     return write_zip(members), unknown
+
+
+def _without_unknown(episodes: deque[Any] | None) -> deque[Any] | None:
+    """Statistics of episodes without what only pickle can save, such as a user's tasks in a ``Monitor``'s infos."""
+    if episodes is None:
+        return None
+    kept = ({k: v for k, v in one.items() if _is_encodable(v)} if isinstance(one, dict) else one for one in episodes)
+    return deque(kept, episodes.maxlen)
+
+
+def _is_encodable(value: Any) -> bool:
+    with suppress(NotEncodableError):
+        encode(value)
+        return True
+    return False

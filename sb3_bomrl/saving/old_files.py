@@ -6,7 +6,8 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any
 
-from sb3_bomrl.saving.model_file import ModelFile, write_zip
+from sb3_bomrl.saving.archive import write_zip
+from sb3_bomrl.saving.model_file import ModelFile
 
 _ADDED = {"tasks_per_chunk": None, "n_rollout_threads": 1}
 _REMOVED = ("_resume_from",)

@@ -2,6 +2,8 @@
 
 import base64
 import binascii
+import math
+import pathlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
@@ -73,7 +75,8 @@ def encode(value: Any) -> Any:
     Turn a value into JSON.
 
     :param value: number, text, ``None``, list, tuple, dictionary, deque, array, NumPy generator, Gymnasium space,
-        schedule of SB3, or a class in :data:`CLASSES`; containers may be nested
+        schedule of SB3, or a class in :data:`CLASSES`; containers may be nested. NumPy's numbers become Python's, and
+        paths become text
     :return: JSON for :func:`decode`
     :raises NotEncodableError: for anything else, with the type of the unknown object
     """
@@ -89,7 +92,9 @@ def encode(value: Any) -> Any:
         if type(value) in types:
             return {TAG: kind, **{key: encode(part) for key, part in to_json(value).items()}}
     if isinstance(value, np.generic) and value.dtype.str in _DTYPES:
-        return {TAG: "scalar", "array": encode(np.asarray(value))}
+        return value.item()
+    if isinstance(value, pathlib.PurePath):
+        return str(value)
     name = getattr(value, "__qualname__", None) if isinstance(value, type) or callable(value) else None
     raise NotEncodableError(name or type(value).__qualname__)
 
@@ -116,7 +121,7 @@ def decode(value: Any) -> Any:
         if kind == "class":
             return CLASSES[fields["name"]]
         if kind == "scalar":
-            return fields["array"][()]
+            return fields["array"].item()  # version 0.1 kept the type of NumPy's numbers
         return _KINDS[kind][2](fields)
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, OverflowError, IndexError) as error:
         shown = str({key: part for key, part in value.items() if isinstance(part, str | int)})[:200]
@@ -160,6 +165,18 @@ def _box(fields: dict[str, Any]) -> spaces.Box:
     return spaces.Box(fields["low"], fields["high"], dtype=_DTYPES[fields["dtype"]].type)
 
 
+def _discrete(n: Any, start: Any, dtype: str) -> spaces.Discrete:
+    if type(n) is not int or type(start) is not int:
+        raise ValueError(f"a Discrete space of {n!r} elements from {start!r}")
+    if dtype == "int64":  # Gymnasium before 1.2 knows no other
+        return spaces.Discrete(n, start=start)
+    return spaces.Discrete(n, start=start, dtype=_DTYPES[dtype].type)
+
+
+def _space_dtype(space: spaces.Space) -> str:
+    return _plain_dtype(np.empty(0, space.dtype)) and str(space.dtype)
+
+
 def _dict_space(fields: dict[str, Any]) -> spaces.Dict:
     if not all(isinstance(part, spaces.Space) for _, part in fields["spaces"]):
         raise ValueError("a Dict space holds something that is not a space")
@@ -175,7 +192,7 @@ def _schedule(fields: dict[str, Any]) -> utils.FloatSchedule:
 
 def _numbers(fields: dict[str, Any], *names: str) -> list[float]:
     numbers = [fields[name] for name in names]
-    if not all(type(number) in (int, float) for number in numbers):
+    if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
         raise ValueError(f"a schedule of {numbers}")
     return numbers
 
@@ -207,16 +224,16 @@ _KINDS: dict[str, tuple[tuple[type, ...], Callable[[Any], dict[str, Any]], Calla
         _array,
     ),
     "generator": ((np.random.Generator,), _generator_state, _generator),
-    "Box": ((spaces.Box,), lambda x: {"low": x.low, "high": x.high, "dtype": str(x.dtype)}, _box),
+    "Box": ((spaces.Box,), lambda x: {"low": x.low, "high": x.high, "dtype": _space_dtype(x)}, _box),
     "Discrete": (
         (spaces.Discrete,),
-        lambda x: {"n": int(x.n), "start": int(x.start)},
-        lambda f: spaces.Discrete(f["n"], start=f["start"]),
+        lambda x: {"n": int(x.n), "start": int(x.start), "dtype": _space_dtype(x)},
+        lambda f: _discrete(f["n"], f["start"], f.get("dtype", "int64")),
     ),
     "MultiDiscrete": (
         (spaces.MultiDiscrete,),
-        lambda x: {"nvec": x.nvec, "start": x.start},
-        lambda f: spaces.MultiDiscrete(f["nvec"], start=f["start"]),
+        lambda x: {"nvec": x.nvec, "start": x.start, "dtype": _space_dtype(x)},
+        lambda f: spaces.MultiDiscrete(f["nvec"], _DTYPES[f.get("dtype", "int64")].type, start=f["start"]),
     ),
     "MultiBinary": (
         (spaces.MultiBinary,),

@@ -12,17 +12,20 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file, recursive_getattr
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict
 
-from sb3_bomrl.saving.checks import (
-    AllocationLimit,
-    check_module_state,
-    check_normalizer_statistics,
-    check_optimizer_state,
-    check_settings,
+from sb3_bomrl.saving.checks import check_normalizer_statistics, check_settings
+from sb3_bomrl.saving.files import is_stream, write_atomically
+from sb3_bomrl.saving.model_file import (
+    ModelFile,
+    ModelFileError,
+    Path,
+    add_safe_form,
+    is_object,
+    read_bytes,
+    read_model_file,
 )
-from sb3_bomrl.saving.files import write_atomically
-from sb3_bomrl.saving.model_file import ModelFile, ModelFileError, Path, add_safe_form, is_object, read_model_file
 from sb3_bomrl.saving.normalizer import normalizer_statistics, restore_normalizer
 from sb3_bomrl.saving.old_files import brought_up_to_date
+from sb3_bomrl.saving.weights import WeightLimit, check_module_state, check_optimizer_state
 
 Model = TypeVar("Model", bound=OnPolicyAlgorithm)
 
@@ -65,7 +68,7 @@ def save_model(model: Any, path: Path, save: Callable[[io.BytesIO], None]) -> No
 
 
 def _with_suffix(path: pathlib.Path) -> pathlib.Path:
-    return path if path.suffix else path.with_suffix(".zip")
+    return path if path.suffix or is_stream(path) else path.with_suffix(".zip")
 
 
 def load_model(
@@ -101,14 +104,15 @@ def load_model(
     writers = [base.__name__ for base in algorithm.__mro__ if issubclass(base, OnPolicyAlgorithm)]
     file = brought_up_to_date(read_model_file(path, writers, trusted), writers)
     replaced = custom_objects or {}
-    guard: AbstractContextManager[Any]
     if trusted:
         objects = {key: value for key, value in file.known().items() if is_object(file.settings[key])}
-        source, guard = io.BytesIO(file.data), nullcontext()
+        source = io.BytesIO(file.data)
     else:
         objects = _checked_settings(algorithm, file, replaced, {**replaced, **changes})
-        source, guard = file.without_pickles(STATE_NAMES), AllocationLimit(len(file.data) + 2**20)
+        source = file.without_pickles(STATE_NAMES)
     try:
+        parts: dict[str, Any] = {} if trusted else load_from_zip_file(source, load_data=False)[1]
+        guard: AbstractContextManager[Any] = nullcontext() if trusted else WeightLimit(parts["policy"])
         with guard:
             model = load(source, env, device, {**objects, **replaced}, print_system_info, force_reset, **changes)
     except Exception as error:
@@ -132,10 +136,10 @@ def _checked_settings(
             f"has settings that only unpickling could load: {listed}. Give them as custom_objects, or load the "
             "file with trusted=True if you trust it"
         )
-    new = algorithm("MlpPolicy", None, _init_setup_model=False)  # type: ignore[arg-type, call-arg]
+    new: Any = algorithm("MlpPolicy", None, _init_setup_model=False)  # type: ignore[arg-type, call-arg]
     excluded = set(new._excluded_save_params()) | {"policy", "env"}
     try:
-        check_settings(settings, new.__dict__, excluded, set(given))
+        check_settings(settings, new.__dict__, excluded, set(given), ("learning_rate", *new.scheduled))
         if "_normalizer_statistics" in settings:
             check_normalizer_statistics(settings["_normalizer_statistics"], settings["observation_space"])
     except ValueError as error:
@@ -143,22 +147,30 @@ def _checked_settings(
     return {**settings, "tensorboard_log": None}
 
 
-def checked_parameters(model: Any, load_path_or_dict: str | TensorDict, device: th.device | str) -> Any:
+def checked_parameters(
+    model: Any, load_path_or_dict: Path | TensorDict, exact_match: bool, device: th.device | str
+) -> Any:
     """
     Read weights and the optimiser's state, if they are finite and of the model's shapes.
 
     :param model: the model they are for
     :param load_path_or_dict: saved model, or state dictionaries by name
+    :param exact_match: require every weight
     :param device: device for the weights
     :return: state dictionaries by name
     :raises ValueError: for a weight that is not finite, or an optimiser's state of another model
     """
     parts: Any = load_path_or_dict
     if not isinstance(parts, dict):
-        parts = load_from_zip_file(parts, device=device, load_data=False)[1]
+        parts = load_from_zip_file(io.BytesIO(read_bytes(parts)), device=device, load_data=False)[1]
     for name, state in parts.items():
-        if name in STATE_NAMES:
-            part = recursive_getattr(model, name)
-            is_optimizer = isinstance(part, th.optim.Optimizer)
-            (check_optimizer_state if is_optimizer else check_module_state)(name, state, part)
+        if name not in STATE_NAMES:
+            continue
+        part = recursive_getattr(model, name)
+        if isinstance(part, th.optim.Optimizer):
+            check_optimizer_state(name, state, part)
+        elif not isinstance(state, Mapping) or (exact_match and state.keys() != part.state_dict().keys()):
+            break  # torch refuses it, with an error that names what is missing
+        else:
+            check_module_state(name, state, part)
     return parts

@@ -87,7 +87,7 @@ class BatchTaskVecEnv(VecEnv):
         self.env_render_mode = render_mode
         self.spec = spec
         self.task_distribution = task_distribution
-        self.n_diverged = 0
+        self.n_diverged = self._n_reported = 0
         self.before_resets: list[Callable[[Ids], None]] = []
         self.views = [EnvView(self, i) for i in range(self.num_envs)]
         self._all_ids = np.arange(self.num_envs)
@@ -224,16 +224,19 @@ class BatchTaskVecEnv(VecEnv):
             dones = truncated | result.terminated
             truncated = truncated & ~result.terminated
         if result.diverged is not None and result.diverged.any():
-            self._count_diverged(int(result.diverged.sum()))
+            self.n_diverged += int(result.diverged.sum())
             dones, truncated = dones | result.diverged, truncated | result.diverged
         infos: list[dict[str, Any]] = [{"task": task, "TimeLimit.truncated": False} for task in self._tasks]
         if dones.any():
             self._finish(np.flatnonzero(dones), result, truncated, infos)
         return result.obs, result.rewards.astype(np.float32), dones, infos
 
-    def _count_diverged(self, n_new: int) -> None:
-        self.n_diverged += n_new
-        _logger.warning("%d of %d simulations diverged and are reset, %d in all", n_new, self.num_envs, self.n_diverged)
+    def report_diverged(self) -> None:
+        """Log how many simulations have diverged since the last report, in one line; nothing where none has."""
+        n_new = self.n_diverged - self._n_reported
+        if n_new:
+            self._n_reported = self.n_diverged
+            _logger.warning("%d simulations diverged and were reset, %d in all", n_new, self.n_diverged)
 
     def _finish(
         self, ids: Ids, result: ArrayStep, truncated: npt.NDArray[np.bool_], infos: list[dict[str, Any]]
@@ -256,7 +259,8 @@ class BatchTaskVecEnv(VecEnv):
             self.reset_infos[i] = {"task": self._tasks[i], **self.reset_info(int(i))}
 
     def close(self) -> None:
-        """Do nothing: there is nothing to release."""
+        """Log the simulations that have diverged since the last report; there is nothing to release."""
+        self.report_diverged()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Read an attribute of the environments, see :class:`~sb3_bomrl.vec_env.env_view.EnvView`."""

@@ -140,6 +140,7 @@ class MujocoTaskVecEnv(BatchTaskVecEnv):
 
     def close(self) -> None:
         """Close the renderer and end the threads; nothing can be stepped afterwards."""
+        super().close()
         if hasattr(self, "_batch"):
             self._env.close()
             # a view of the simulations keeps them and their threads alive, and an exception that interrupted a step may

@@ -164,6 +164,30 @@ def test_the_second_signal_stops_at_once(tmp_path):
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+def test_a_signal_while_the_handlers_are_restored(tmp_path, monkeypatch):
+    """As three SIGINTs at once: the handler runs within itself."""
+    handlers, restore = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)], signal.signal
+
+    def interrupted(number, handler):
+        monkeypatch.setattr(signal, "signal", restore)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return restore(number, handler)
+
+    def interrupt():
+        monkeypatch.setattr(signal, "signal", interrupted)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    model = make().learn(9 * ITERATION, callback=[ExactCheckpointCallback(tmp_path), Do(interrupt)])
+    assert model.n_meta_iterations == 2
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_what_a_killed_save_left_is_removed(tmp_path):
+    (tmp_path / ".sb3_bomrl-0123456789abcdef.tmp").write_bytes(b"half a file")
+    make().learn(ITERATION, callback=ExactCheckpointCallback(tmp_path, 1))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_00000001.zip"]
+
+
 def test_handlers_come_back_after_an_error_and_without_checkpoints_nothing_is_caught(tmp_path):
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
 
@@ -203,7 +227,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
 
     ordinary = files.Path.open
     monkeypatch.setattr(
-        files.Path, "open", lambda path, mode, *args: Full(path, "w") if mode == "wb" else ordinary(path, mode, *args)
+        files.Path, "open", lambda path, mode, *args: Full(path, "w") if mode == "xb" else ordinary(path, mode, *args)
     )
     with pytest.warns(RuntimeWarning, match=r"could not be written \(.*No space left.*; the last one is .*_00000002"):
         model.learn(ITERATION, callback=ExactCheckpointCallback(tmp_path, 1), reset_num_timesteps=False)

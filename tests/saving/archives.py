@@ -9,7 +9,7 @@ import zipfile
 import cloudpickle
 import torch as th
 
-from sb3_bomrl.saving.model_file import write_zip
+from sb3_bomrl.saving.archive import write_zip
 
 
 class Evil:

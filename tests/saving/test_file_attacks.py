@@ -11,7 +11,8 @@ import torch as th
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_bomrl import BOMRL, make_meta_vec_env
-from sb3_bomrl.saving.model_file import PICKLED, SAFE, write_zip
+from sb3_bomrl.saving.archive import write_zip
+from sb3_bomrl.saving.model_file import PICKLED, SAFE
 from tests.saving.archives import Evil, forged, members_of, pickled, saved, weights
 
 
@@ -135,6 +136,15 @@ BAD_SETTINGS = [
     ("__class__", "x", "got also '__class__'"),
     ("reg_coef", "much", "'reg_coef' of the file must be a number"),
     ("reg_coef", -1.0, "reg_coef must be a finite number above 0"),
+    ("max_kl", kind(kind="class", name="torch.optim.adam.Adam"), "'max_kl' of the file must be a finite number"),
+    ("max_kl", float("inf"), "'max_kl' of the file must be a finite number"),
+    ("inner_lr", float("nan"), "'inner_lr' of the file must be a finite number"),
+    ("learning_rate", -1.0, "'learning_rate' of the file must be a finite number"),
+    ("learning_rate", kind(kind="ConstantSchedule", val=float("inf")), "could load: 'learning_rate'"),
+    ("lr_schedule", kind(kind="class", name="torch.optim.sgd.SGD"), "'lr_schedule' of the file must be a schedule"),
+    ("gamma", float("nan"), "'gamma' of the file must be a number"),
+    ("ep_info_buffer", kind(kind="deque", items=[1, 2], maxlen=100), "must be None or a deque of statistics"),
+    ("ep_success_buffer", kind(kind="deque", items=["x"], maxlen=100), "must be None or a deque of numbers"),
     ("n_inner_steps", 2.5, "'n_inner_steps' of the file must be an integer"),
     ("distance", None, "'distance' of the file must be of type str"),
     ("distance", "other", "distance must be one of"),
@@ -207,6 +217,13 @@ def slot(key, value):
 BAD_WEIGHTS = [
     ("policy.pth", set_to("action_net.weight", 1, np.nan), r"'action_net\.weight' is not finite"),
     ("policy.pth", set_to("log_std", 0, np.inf), "'log_std' is not finite"),
+    ("policy.pth", lambda s: s.update(log_std=s["log_std"].double() + 1e300), "'log_std' is not finite"),
+    ("policy.pth", lambda s: s.update(log_std=s["log_std"] > 0), "must have real weights, but 'log_std' is of .*bool"),
+    (
+        "policy.pth",
+        lambda s: s.update(log_std=s["log_std"].long()),
+        "must have real weights, but 'log_std' is of .*int",
+    ),
     ("policy.pth", lambda s: s.update(log_std=s["log_std"][:1]), "log_std.*size mismatch|size mismatch.*log_std"),
     ("policy.pth", lambda s: s.pop("log_std"), "log_std"),
     ("policy.pth", lambda s: s.update(other=th.zeros(1)), "other"),
@@ -215,6 +232,13 @@ BAD_WEIGHTS = [
     ("policy.optimizer.pth", lambda s: s.pop("state"), "'state'"),
     ("policy.optimizer.pth", lambda s: s["param_groups"][0].update(lr="fast"), "'lr' is 'fast'"),
     ("policy.optimizer.pth", lambda s: s["param_groups"][0].update(lr=float("nan")), "'lr' is nan"),
+    ("policy.optimizer.pth", lambda s: s["param_groups"][0].update(lr=float("inf")), "'lr' is inf"),
+    ("policy.optimizer.pth", lambda s: s["param_groups"][0].update(betas=(5.0, 0.9)), "Invalid beta parameter"),
+    ("policy.optimizer.pth", lambda s: s["param_groups"][0].update(eps=-1.0), "Invalid epsilon"),
+    ("policy.optimizer.pth", lambda s: s["param_groups"][0].update(amsgrad=True), "'amsgrad' is True"),
+    ("policy.optimizer.pth", lambda s: s["state"][0].pop("exp_avg"), "in place of .*'exp_avg'"),
+    ("policy.optimizer.pth", slot("step", lambda x: x - 100), "'step' of parameter 0 is -"),
+    ("policy.optimizer.pth", slot("exp_avg", lambda x: x.double() + 1e300), "'exp_avg' of parameter 0 is not finite"),
     ("policy.optimizer.pth", lambda s: s["param_groups"][0].update(params=[0]), "groups of parameters differ"),
     ("policy.optimizer.pth", slot("exp_avg", lambda x: x[:1]), r"'exp_avg' of parameter 0 has shape"),
     ("policy.optimizer.pth", slot("exp_avg", lambda x: x * np.nan), r"'exp_avg' of parameter 0 is not finite"),

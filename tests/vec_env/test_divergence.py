@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.logger import Logger
 
-from sb3_bomrl import BOMRL
+from sb3_bomrl import BOMRL, evaluate_adaptation
 from sb3_bomrl.envs.rand_params import HopperRandParamsEnv
 from sb3_bomrl.vec_env import make_meta_vec_env
 
@@ -99,7 +99,10 @@ def test_a_diverged_simulation_is_reset_alone(name, blow_up, index, tmp_path, mo
             assert infos[index]["episode"]["l"] == 3
         last = obs[index].copy()
     assert (venv.unwrapped.n_diverged, twin.unwrapped.n_diverged) == (1, 0)
-    assert "1 of 3 simulations diverged and are reset, 1 in all" in caplog.messages
+    assert caplog.messages == []
+    for _ in range(2):
+        venv.unwrapped.report_diverged(), twin.unwrapped.report_diverged()
+    assert caplog.messages == ["1 simulations diverged and were reset, 1 in all"]
     assert os.listdir(tmp_path) == []
 
 
@@ -144,7 +147,7 @@ def test_single_environments_survive_mujocos_errors():
     assert "diverged" not in env.step(np.zeros(3))[4]
 
 
-def test_training_logs_how_many_simulations_diverged(monkeypatch):
+def test_training_logs_how_many_simulations_diverged(monkeypatch, caplog):
     logged, record = [], Logger.record
 
     def record_too(self, key, value, *args, **kwargs):
@@ -157,7 +160,11 @@ def test_training_logs_how_many_simulations_diverged(monkeypatch):
     monkeypatch.setattr(
         venv.unwrapped.task_distribution, "sample", lambda rng, n: [{"dof_damping": 1.0}, STIFF] * (n // 2)
     )
-    BOMRL("MlpPolicy", venv, n_steps=10, meta_batch_size=2, seed=0).learn(40)
+    model = BOMRL("MlpPolicy", venv, n_steps=10, meta_batch_size=2, seed=0).learn(80)
     counts = [value for key, value in logged if key == "rollout/n_diverged"]
     assert counts == sorted(counts)
-    assert counts[-1] == venv.unwrapped.n_diverged == 20  # all steps of the second task, support and query
+    assert counts[-1] == venv.unwrapped.n_diverged == 40  # all steps of the second task, support and query
+    lines = [f"20 simulations diverged and were reset, {n} in all" for n in (20, 40)]
+    assert caplog.messages == lines  # once per meta-iteration
+    evaluate_adaptation(model, venv, [STIFF], 0, 1, 4)
+    assert caplog.messages == [*lines, "4 simulations diverged and were reset, 44 in all"]
