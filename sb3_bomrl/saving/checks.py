@@ -39,6 +39,7 @@ _ACCEPTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "action_space": ("a space", lambda x: isinstance(x, spaces.Space)),
     "n_envs": ("an integer of at least 1", lambda x: _is_count(x) and x >= 1),
     "_stats_window_size": ("an integer of at least 1", lambda x: _is_count(x) and x >= 1),
+    "tasks_per_chunk": ("None or an integer of at least 1", lambda x: x is None or (_is_count(x) and x >= 1)),
     "seed": ("None or an integer", lambda x: x is None or (_is_count(x) and x < 2**32)),
     "sde_sample_freq": ("an integer", lambda x: type(x) is int),
     "start_time": ("a number", lambda x: _is_number(x) and np.isfinite(x)),
