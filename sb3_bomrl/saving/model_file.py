@@ -205,7 +205,8 @@ def _read_stored(file: ModelFile, data: bytes, where: str = "") -> dict[str, byt
     except ModelFileError:
         raise
     except ZIP_ERRORS as error:
-        raise file.refuse(f"is damaged{f' in {where}' if where else ''}") from error
+        kind = ModelFileError if where else DamagedFileError
+        raise kind(str(file.refuse(f"is damaged{f' in {where}' if where else ''}"))) from error
 
 
 def write_zip(members: dict[str, bytes]) -> bytes:
