@@ -107,7 +107,7 @@ def check_construction(cls: type, **arguments: Any) -> None:
     try:
         float(th.zeros(1, device=get_device(device)))
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ValueError(
             f"device must be 'auto', 'cpu' or one that torch can use here, got {device!r}: {reason}"
         ) from None
