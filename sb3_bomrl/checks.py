@@ -1,10 +1,13 @@
 """Checks of arguments; their errors name the argument, the value and what is accepted."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
 from typing import Any, SupportsFloat
 
 import numpy as np
+
+LARGEST_COUNT = 2**31 - 1
+"""Of what is counted; torch, NumPy and the operating system take no more."""
 
 
 def check_choice(name: str, value: Any, accepted: Sequence[Any]) -> None:
@@ -16,7 +19,7 @@ def check_choice(name: str, value: Any, accepted: Sequence[Any]) -> None:
     :param accepted: the accepted values
     :raises ValueError: otherwise
     """
-    if value not in accepted:
+    if not isinstance(value, Hashable) or value not in accepted:
         raise ValueError(f"{name} must be one of {tuple(accepted)}, got {value!r}")
 
 
@@ -32,6 +35,20 @@ def check_positive(name: str, value: Any, integer: bool = False, optional: bool 
     """
     words = "an integer of at least 1" if integer else "a finite number above 0"
     _check_number(name, value, lambda number: number > 0, words, integer, optional)
+
+
+def check_count(name: str, value: Any, largest: int = LARGEST_COUNT) -> None:
+    """
+    Require a number of things, at least one and not more than a computer can hold.
+
+    :param name: the argument
+    :param value: its value
+    :param largest: the largest accepted number
+    :raises ValueError: otherwise
+    """
+    check_positive(name, value, integer=True)
+    if value > largest:
+        raise ValueError(f"{name} must be at most {largest}, got {value!r}")
 
 
 def check_non_negative(name: str, value: Any, integer: bool = False, optional: bool = False) -> None:
@@ -54,8 +71,16 @@ def _check_number(
     if optional and value is None:
         return
     kind = Integral if integer else Real
-    if isinstance(value, bool) or not isinstance(value, kind) or not np.isfinite(float(value)) or not accepts(value):
+    fits = isinstance(value, kind) and not isinstance(value, bool) and (integer or _is_finite(value))
+    if not fits or not accepts(value):
         raise ValueError(f"{name} must be {words}{', or None' if optional else ''}, got {value!r}")
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return bool(np.isfinite(float(value)))
+    except OverflowError:
+        return False
 
 
 def check_range(name: str, value: Any, low: float, high: float) -> None:
@@ -68,7 +93,7 @@ def check_range(name: str, value: Any, low: float, high: float) -> None:
     :param high: largest accepted value
     :raises ValueError: otherwise
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:  # type: ignore[operator]
         raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
 
 

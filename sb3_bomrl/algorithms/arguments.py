@@ -1,15 +1,25 @@
 """Constructor arguments: handing them on, checks, old names of them, and those that do nothing."""
 
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-import numpy as np
+import torch as th
+from stable_baselines3.common.utils import get_device
 
-from sb3_bomrl.checks import check_choice, check_positive, check_range, check_step_size
+from sb3_bomrl.algorithms.argument_types import annotations_of, check_types, plain
+from sb3_bomrl.checks import (
+    check_choice,
+    check_count,
+    check_non_negative,
+    check_positive,
+    check_range,
+    check_step_size,
+)
 from sb3_bomrl.rollout.estimation import BASELINES
 
 P = ParamSpec("P")
@@ -103,8 +113,51 @@ _COUNTS = (
     "n_critic_updates",
     "batch_size",
     "sub_sampling_factor",
-    "n_rollout_threads",
+    "_stats_window_size",
 )
+
+_MOST_THREADS = 1024
+_ATTRIBUTES = {"stats_window_size": "_stats_window_size", "policy": "policy_class"}
+"""Names of attributes that differ from those of their arguments."""
+
+
+def check_construction(cls: type, **arguments: Any) -> None:
+    """
+    Check the arguments that the constructor itself uses, before :func:`check_shared_arguments`.
+
+    :param cls: class of the model
+    :param arguments: value by name
+    :raises ValueError: that names the argument, its value and what is accepted
+    """
+    check_types(annotations_of(cls), arguments)
+    seed, device = arguments["seed"], arguments["device"]
+    if seed is not None and not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be an integer in [0, 2**32 - 1], or None, got {seed!r}")
+    try:
+        float(th.zeros(1, device=get_device(device)))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise ValueError(
+            f"device must be 'auto', 'cpu' or one that torch can use here, got {device!r}: {reason}"
+        ) from None
+
+
+def make_arguments_plain(model: Any) -> None:
+    """
+    Turn arguments that are scalars of NumPy or paths into Python's own types, so that a saved model loads anywhere.
+
+    :param model: a :class:`~sb3_bomrl.MetaAlgorithm`
+    """
+    for attribute in _attributes_of(type(model)).values():
+        if attribute in vars(model):
+            value = getattr(model, attribute)
+            setattr(model, attribute, os.fspath(value) if isinstance(value, os.PathLike) else plain(value))
+
+
+def _attributes_of(cls: type) -> dict[str, str]:
+    """Argument -> the attribute that holds it, for all that have one."""
+    without = ("env", "device", "_init_setup_model")
+    return {name: _ATTRIBUTES.get(name, name) for name in annotations_of(cls) if name not in without}
 
 
 def check_shared_arguments(model: Any) -> None:
@@ -115,17 +168,23 @@ def check_shared_arguments(model: Any) -> None:
     :raises ValueError: that names the argument, its value and what is accepted
     """
     for name in _COUNTS:
-        check_positive(name, getattr(model, name), integer=True)
+        check_count(name.removeprefix("_"), getattr(model, name))
+    check_count("n_rollout_threads", model.n_rollout_threads, largest=_MOST_THREADS)
     if model.tasks_per_chunk is not None:
-        check_positive("tasks_per_chunk", model.tasks_per_chunk, integer=True)
+        check_count("tasks_per_chunk", model.tasks_per_chunk)
+    check_non_negative("verbose", model.verbose, integer=True)
+    if not callable(model.learning_rate):
+        check_non_negative("learning_rate", model.learning_rate)
     for name in model.scheduled:
         check_step_size(name, getattr(model, name))
     check_positive("max_grad_norm", model.max_grad_norm)
     check_range("gamma", model.gamma, 0.0, 1.0)
     check_range("gae_lambda", model.gae_lambda, 0.0, 1.0)
-    check_range("cg_damping", model.cg_damping, 0.0, np.inf)
+    check_non_negative("cg_damping", model.cg_damping)
     check_choice("baseline", model.baseline, ("auto", *BASELINES))
     check_choice("outer_step", model.outer_step, model.outer_steps)
+    attributes = _attributes_of(type(model)).items()
+    check_types(annotations_of(type(model)), {n: getattr(model, a) for n, a in attributes if a in vars(model)})
     if model.line_search and not (model.outer_step == "trpo" and model.supports_line_search()):
         raise ValueError(
             "line_search must be False, got True: it needs outer_step='trpo', and a meta-gradient that is the gradient "

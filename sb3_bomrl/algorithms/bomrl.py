@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_bomrl.algorithms.arguments import arguments_of, renamed_arguments
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.checks import check_choice, check_positive, check_range
+from sb3_bomrl.checks import check_choice, check_count, check_non_negative, check_positive
 from sb3_bomrl.core.distances import DISTANCES
 from sb3_bomrl.core.inner_solvers import INNER_METHODS, InnerSolver
 from sb3_bomrl.core.surrogates import SURROGATES
@@ -176,9 +176,9 @@ class BOMRL(MetaAlgorithm):
         if self.inner_max_kl != float("inf"):
             check_positive("inner_max_kl", self.inner_max_kl)
         for name in ("n_inner_steps", "inner_cg_max_steps", "hypergradient_cg_max_steps"):
-            check_positive(name, getattr(self, name), integer=True)
+            check_count(name, getattr(self, name))
         for name in ("inner_gradient_tolerance", "inner_cg_damping", "hypergradient_damping"):
-            check_range(name, getattr(self, name), 0.0, float("inf"))
+            check_non_negative(name, getattr(self, name))
         if self.inner_solver in ("natural_gradient", "closed_form") and self.hypergradient == "unrolled":
             raise ValueError(
                 "hypergradient='unrolled' differentiates through the inner steps, which inner_solver="

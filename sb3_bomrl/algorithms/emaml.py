@@ -9,7 +9,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_bomrl.algorithms.arguments import arguments_of, renamed_arguments
 from sb3_bomrl.algorithms.gradient_adaptation import RENAMED, GradientAdaptation, batches_of
-from sb3_bomrl.checks import check_range
+from sb3_bomrl.checks import check_non_negative
 from sb3_bomrl.meta.gradients import MetaGradient, emaml_meta_gradient, leave_one_out_credit
 from sb3_bomrl.types import Batch, Experience, MetaBatch, Params
 
@@ -108,7 +108,7 @@ class EMAML(GradientAdaptation):
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        check_range("credit_coef", self.credit_coef, 0.0, float("inf"))
+        check_non_negative("credit_coef", self.credit_coef)
 
     def meta_gradient(self, data: MetaBatch) -> MetaGradient:
         rollout, query, inner_lr = data.query.rollout, data.query.batch, self._now("inner_lr")

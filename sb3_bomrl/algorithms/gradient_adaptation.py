@@ -5,7 +5,7 @@ from typing import ClassVar
 from stable_baselines3.common.type_aliases import Schedule
 
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.checks import check_positive
+from sb3_bomrl.checks import check_count
 from sb3_bomrl.meta.policy_gradient import policy_gradient_step
 from sb3_bomrl.types import Adaptation, Batch, Experience, Params
 
@@ -29,7 +29,7 @@ class GradientAdaptation(MetaAlgorithm):
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        check_positive("n_adaptation_steps", self.n_adaptation_steps, integer=True)
+        check_count("n_adaptation_steps", self.n_adaptation_steps)
 
     @property
     def n_support_phases(self) -> int:

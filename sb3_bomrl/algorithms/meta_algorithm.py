@@ -24,14 +24,16 @@ from sb3_bomrl.algorithms import reports
 from sb3_bomrl.algorithms.adaptation import adapt_model
 from sb3_bomrl.algorithms.arguments import (
     NO_SDE,
+    check_construction,
     check_shared_arguments,
+    make_arguments_plain,
     shared_arguments_without_effect,
     warn_without_effect,
     with_new_names,
 )
 from sb3_bomrl.algorithms.outer import OUTER_STEPS, adam_step, fit_value_net, trpo_step
 from sb3_bomrl.algorithms.run import IterationHook, Run, Stopwatch
-from sb3_bomrl.checks import check_positive, step_size
+from sb3_bomrl.checks import check_count, step_size
 from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.threads import torch_threads
 from sb3_bomrl.core.trust_region import OuterInfo, TrustRegion
@@ -159,6 +161,17 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         _init_setup_model: bool = True,
         **settings: Any,
     ) -> None:
+        verbose = int(verbose) if isinstance(verbose, bool) else verbose  # as SB3 accepts it
+        check_construction(
+            type(self),
+            policy=policy,
+            policy_kwargs=policy_kwargs,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+        )
         for name, value in settings.items():
             own = type(self).__mro__[: type(self).__mro__.index(MetaAlgorithm)]
             if not any(name in inspect.get_annotations(base) for base in own):
@@ -191,7 +204,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         makes_env = isinstance(env, str)
         if isinstance(env, str):
             for name in ("meta_batch_size", "n_envs_per_task"):
-                check_positive(name, getattr(self, name), integer=True)
+                check_count(name, getattr(self, name))
             env = make_meta_vec_env(env, meta_batch_size * n_envs_per_task, seed=seed)
         super().__init__(
             policy,
@@ -229,12 +242,20 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         return shared_arguments_without_effect(self)
 
     def _setup_model(self) -> None:
+        make_arguments_plain(self)
         self._check_arguments()
+        if not hasattr(self, "observation_space"):
+            raise ValueError("env must be an environment or the id of one, got None")
         if self.env is not None:
             split_in_waves(self.meta_batch_size, self.env.num_envs)
         # seeded by the constructor, or set to its saved state by load(), which must outlast the seeding done here
         generator = self.task_generator
-        super()._setup_model()
+        try:
+            super()._setup_model()
+        except MemoryError as error:
+            raise ValueError(
+                f"n_steps must be smaller, for a rollout to fit in memory, got {self.n_steps}: {error}"
+            ) from error
         self.task_generator = generator
         self.policy.set_training_mode(False)
         self.actor = Actor(self.policy)

@@ -12,7 +12,7 @@ from sb3_bomrl.algorithms import reports
 from sb3_bomrl.algorithms.arguments import arguments_of, renamed_arguments
 from sb3_bomrl.algorithms.gradient_adaptation import RENAMED, GradientAdaptation, batches_of
 from sb3_bomrl.algorithms.outer import adam_step
-from sb3_bomrl.checks import check_positive, check_range
+from sb3_bomrl.checks import check_count, check_non_negative, check_range
 from sb3_bomrl.core.params import stack
 from sb3_bomrl.core.trust_region import OuterInfo
 from sb3_bomrl.meta.gradients import MetaGradient, promp_meta_gradient
@@ -113,8 +113,8 @@ class ProMP(GradientAdaptation):
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
-        check_positive("n_epochs", self.n_epochs, integer=True)
-        check_range("init_kl_coef", self.init_kl_coef, 0.0, float("inf"))
+        check_count("n_epochs", self.n_epochs)
+        check_non_negative("init_kl_coef", self.init_kl_coef)
 
     def _without_effect(self) -> dict[str, str]:
         reasons = super()._without_effect()

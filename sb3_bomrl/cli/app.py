@@ -9,6 +9,7 @@ import typer
 
 from sb3_bomrl.cli import models, training
 from sb3_bomrl.cli.plot import plot_runs
+from sb3_bomrl.cli.run import interrupted_run, new_run
 from sb3_bomrl.envs import ENV_IDS
 from sb3_bomrl.zoo.play import parse_task
 from sb3_bomrl.zoo.registry import REGISTRY
@@ -20,13 +21,24 @@ app = typer.Typer(
     add_completion=False,
 )
 
+_MISTAKES = (
+    ValueError,
+    TypeError,
+    OSError,
+    ImportError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,  # torch's, for memory and devices
+    AssertionError,  # SB3's, for spaces
+    gym.error.Error,
+)
 
 Model = Annotated[Path, typer.Argument(help="Model file, or the folder of a run.")]
 EnvOption = Annotated[str | None, typer.Option("--env", help="Environment id; that of the run by default.")]
 TaskOption = Annotated[str, typer.Option("--task", help="Task, a Python literal: 1.3, -1, '(0.4, -0.1)'.")]
 Trusted = Annotated[bool, typer.Option(help="Unpickle objects in the model file, which runs code from it.")]
 Episodes = Annotated[int, typer.Option(min=1, help="Episodes per adaptation step.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed.")]
 
 
 @app.command()
@@ -43,16 +55,17 @@ def train(
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in this folder.")] = False,
     save_freq: Annotated[int, typer.Option(min=1, help="Meta-iterations between checkpoints.")] = 10,
+    trusted: Trusted = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the log in place of the progress.")] = False,
 ) -> None:
     """Meta-train, with checkpoints; Ctrl-C saves, and --resume goes on bit for bit."""
     folder = output or Path("runs") / f"{env.split('/')[-1]}_{algo}_{seed}"
     params = param or []
     if resume:
-        run = training.read_run(folder, env, algo, params)
+        run = interrupted_run(folder, env, algo, params)
     else:
-        run = training.new_run(env, algo, params, seed, timesteps)
-    stopped_by = training.train(run, folder, resume, save_freq, verbose)
+        run = new_run(env, algo, params, seed, timesteps)
+    stopped_by = training.train(run, folder, resume, save_freq, verbose, trusted)
     if stopped_by is not None:
         typer.echo(f"Go on with: bomrl train {env} --algo {algo} --output {folder} --resume")
         raise typer.Exit(128 + stopped_by)
@@ -137,6 +150,7 @@ def main() -> None:
     """Run a command; bad input ends with one line and exit code 1, wrong usage with 2."""
     try:
         app()
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError, gym.error.Error) as error:
-        typer.echo(f"bomrl: error: {error}", err=True)
+    except _MISTAKES as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        typer.echo(f"bomrl: error: {message}", err=True)
         sys.exit(1)

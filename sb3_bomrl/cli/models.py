@@ -1,6 +1,5 @@
 """``bomrl adapt``, ``evaluate`` and ``video``: a trained model in the environment it is for."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from sb3_bomrl.algorithms.evaluation import evaluate_adaptation, write_curves
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.cli.training import RUN_FILE, find_algorithm
+from sb3_bomrl.cli.run import RUN_FILE, find_algorithm, read_run
 from sb3_bomrl.types import Task
 from sb3_bomrl.vec_env import make_meta_vec_env
 from sb3_bomrl.zoo.play import adapt_and_print, check_renders
@@ -111,9 +110,12 @@ def load(path: Path, env_id: str | None, trusted: bool) -> LoadedModel:
     if not path.exists():
         raise ValueError(f"MODEL must be a model file or the folder of a run, got {path}, which does not exist")
     folder, file = (path, path / "model.zip") if path.is_dir() else (path.parent, path)
-    run_file = folder / RUN_FILE
-    run: dict[str, Any] = json.loads(run_file.read_text()) if run_file.exists() else {}
-    env_id = env_id or run.get("env")
+    run = read_run(folder)
     if env_id is None:
-        raise ValueError(f"--env must be given: there is no {RUN_FILE} beside {path}")
-    return LoadedModel(find_algorithm(run.get("algo", "bomrl")).load(file, trusted=trusted), env_id)
+        if run is None:
+            raise ValueError(f"--env must be given: there is no {RUN_FILE} beside {path}")
+        if ":" in run.env and not trusted:
+            raise ValueError(f"--env must be given: {folder / RUN_FILE} names {run.env}, which imports a module")
+        env_id = run.env
+    algorithm = find_algorithm("bomrl" if run is None else run.algo)
+    return LoadedModel(algorithm.load(file, trusted=trusted), env_id)

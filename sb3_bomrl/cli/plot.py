@@ -1,8 +1,10 @@
 """The figure of ``bomrl plot``."""
 
-import csv
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from sb3_bomrl.cli.progress_csv import read_progress
 
 _RETURNS = ("meta/pre_adapt_return", "meta/post_adapt_return")
 
@@ -22,16 +24,23 @@ def plot_runs(folders: Sequence[Path], output: Path) -> None:
     figure = Figure(figsize=(7, 4.4), layout="constrained")
     axes = figure.subplots()
     for i, folder in enumerate(folders):
-        rows: dict[int, dict[str, str]] = {}
-        for path in sorted(folder.glob("progress_*.csv")):
-            with path.open() as file:
-                rows.update((int(float(row["time/total_timesteps"])), row) for row in csv.DictReader(file))
+        rows = _returns(folder)
         if not rows:
             raise ValueError(f"folders must hold runs of `bomrl train`, got {folder}")
-        for name, style in zip(_RETURNS, ("--", "-"), strict=True):
-            label = f"{folder.name}, {'before' if style == '--' else 'after'} adaptation"
-            axes.plot(sorted(rows), [float(rows[n][name]) for n in sorted(rows)], style, color=f"C{i}", label=label)
+        for k, (words, style) in enumerate((("before", "--"), ("after", "-"))):
+            label = f"{folder.name}, {words} adaptation"
+            axes.plot(sorted(rows), [rows[n][k] for n in sorted(rows)], style, color=f"C{i}", label=label)
     axes.set_xlabel("environment steps")
     axes.set_ylabel("mean return of the training tasks")
     axes.legend(fontsize=8)
     save_figure(figure, output)
+
+
+def _returns(folder: Path) -> dict[int, list[float]]:
+    """Environment steps -> returns before and after adaptation; of repeated ones, the last."""
+    found: dict[int, list[float]] = {}
+    for path in sorted(folder.glob("progress_*.csv")):
+        for row in read_progress(path):
+            with suppress(KeyError, ValueError):  # a row of another kind
+                found[int(float(row["time/total_timesteps"]))] = [float(row[name]) for name in _RETURNS]
+    return found

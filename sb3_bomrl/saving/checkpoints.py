@@ -46,6 +46,9 @@ def load_checkpoint(algorithm: type[Algorithm], folder: str | Path, env: GymEnv,
     """
     Load the latest checkpoint that is not damaged, to go on with ``resume()``.
 
+    **By default, as ``load``, this unpickles, which can run any code in the file: give ``trusted=False`` for the folder
+    of somebody else.**
+
     A damaged one is renamed to ``….zip.damaged``, with a warning, and the one before it is loaded.
 
     :param algorithm: the model's class

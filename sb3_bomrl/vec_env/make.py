@@ -11,11 +11,13 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor
 
-from sb3_bomrl.checks import check_choice, check_positive
+from sb3_bomrl.checks import check_choice, check_count
 from sb3_bomrl.envs.registry import ENVS, EnvEntry, register_envs
 from sb3_bomrl.vec_env.base import BatchTaskVecEnv
 
 Backend = Literal["auto", "mujoco", "numpy", "dummy", "subproc"]
+
+_MOST_ENVS = 2**20
 
 _logger = logging.getLogger("sb3_bomrl")
 
@@ -34,7 +36,7 @@ def make_meta_vec_env(
     anything else into a ``DummyVecEnv``.
 
     :param env_id: id of a registered environment
-    :param n_envs: number of environments, at least 1
+    :param n_envs: number of environments, from 1 to 2**20
     :param backend: ``"auto"``, ``"mujoco"``, ``"numpy"``, ``"dummy"`` or ``"subproc"``
     :param seed: seeds the first reset, ``seed + i`` for environment i; ``None`` leaves the seeds to chance
     :param env_kwargs: keyword arguments of the environment; ``"mujoco"`` and ``"numpy"`` take those of the family,
@@ -43,7 +45,7 @@ def make_meta_vec_env(
     :raises ValueError: if an argument is not one of the above, or the backend cannot run the environment
     """
     check_choice("backend", backend, get_args(Backend))
-    check_positive("n_envs", n_envs, integer=True)
+    check_count("n_envs", n_envs, largest=_MOST_ENVS)
     register_envs()
     kwargs, entry, fast = dict(env_kwargs or {}), ENVS.get(_name(env_id)), fast_backend(env_id)
     if backend in ("mujoco", "numpy") and backend != fast:

@@ -7,6 +7,6 @@ runs rl_zoo3's own scripts after :func:`register` has put the algorithms into it
 """
 
 from sb3_bomrl.zoo.registration import register
-from sb3_bomrl.zoo.registry import REGISTRY, config_path, with_schedules
+from sb3_bomrl.zoo.registry import REGISTRY, config_path, constructor_arguments, with_schedules
 
-__all__ = ["REGISTRY", "config_path", "register", "with_schedules"]
+__all__ = ["REGISTRY", "config_path", "constructor_arguments", "register", "with_schedules"]

@@ -1,4 +1,4 @@
-"""The algorithms by name, their configuration files, and the schedules that those may hold."""
+"""The algorithms by name, their configuration files, and what those may hold."""
 
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from sb3_bomrl.algorithms.maml import FOMAML, MAML
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.algorithms.promp import ProMP
 from sb3_bomrl.algorithms.reptile import Reptile
+from sb3_bomrl.checks import check_positive
+from sb3_bomrl.zoo.expressions import read_expression
 
 REGISTRY: dict[str, type[MetaAlgorithm]] = {
     "bomrl": BOMRL,
@@ -38,6 +40,25 @@ def config_path(algo: str) -> Path:
     raise FileNotFoundError(f"there is no zoo_configs/{algo}.yml: name one with --conf-file")
 
 
+EXPRESSIONS = ("policy_kwargs", "rollout_buffer_class", "rollout_buffer_kwargs")
+"""Arguments that a configuration file holds as text of Python."""
+
+
+def constructor_arguments(algorithm: type[MetaAlgorithm], settings: dict[str, Any]) -> dict[str, Any]:
+    """
+    Turn settings of a configuration file or the command line into arguments of an algorithm.
+
+    :param algorithm: its class
+    :param settings: by name; step sizes may be ``lin_<start>``, and ``policy_kwargs`` an expression, see
+        :func:`~sb3_bomrl.zoo.expressions.read_expression`
+    :return: keyword arguments
+    :raises ValueError: for any other text there
+    """
+    found = with_schedules(settings, ("learning_rate", *algorithm.scheduled))
+    read = {name: found[name] for name in EXPRESSIONS if isinstance(found.get(name), str)}
+    return {**found, **{name: read_expression(name, text) for name, text in read.items()}}
+
+
 def with_schedules(hyperparams: dict[str, Any], step_sizes: tuple[str, ...]) -> dict[str, Any]:
     """
     Turn ``lin_<start>`` into a schedule that falls from there to 0.
@@ -55,6 +76,7 @@ def _schedule(name: str, value: Any) -> Any:
         return value
     start = value[4:] if value.startswith("lin_") else ""
     try:
+        check_positive(name, float(start))
         return LinearSchedule(float(start), 0.0, 1.0)
     except ValueError:
         raise ValueError(f"{name} must be a number or 'lin_<start>', got {value!r}") from None

@@ -9,13 +9,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
 
 pytest.importorskip("typer")
 
 from typer.testing import CliRunner
 
-from sb3_bomrl import BOMRL
+from sb3_bomrl import BOMRL, zoo
 from sb3_bomrl.cli import app as cli
+from sb3_bomrl.cli.run import Run, new_run
 from sb3_bomrl.saving.checkpoints import checkpoints
 from sb3_bomrl.zoo import play
 
@@ -166,6 +169,23 @@ def test_every_algorithm_trains_is_evaluated_and_resumed(tmp_path, monkeypatch, 
         (["adapt", "missing.zip", "--task", "1", "--env", ENV], "got missing.zip, which does not exist"),
         (["adapt", ".", "--task", "1"], "--env must be given"),
         (["plot", "."], "folders must hold runs"),
+        (
+            ["train", ENV, "-P", "normalize_advantage=perhaps"],
+            "normalize_advantage must be True or False, got 'perhaps'",
+        ),
+        (["train", ENV, "-P", "learning_rate=exp_1"], "learning_rate must be a number or 'lin_<start>', got 'exp_1'"),
+        (["train", ENV, "-P", "policy_kwargs=dict(a=open('x'))"], "policy_kwargs must be made of literals"),
+        (["train", ENV, "-P", "policy_kwargs=[8]"], "policy_kwargs must be a dictionary or None, got [8]"),
+        (["train", ENV, "-P", "policy_kwargs=dict(colour=1)"], "colour"),
+        (["train", ENV, "-P", "n_steps=1000000000000"], "n_steps must be at most 2147483647, got 1000000000000"),
+        (["train", ENV, "-P", "n_steps=2.5"], "n_steps must be an integer, got 2.5"),
+        (["train", ENV, "-P", "n_envs_per_task=many"], "n_envs_per_task must be an integer, got 'many'"),
+        (["train", ENV, "-P", "meta_batch_size=1000000000"], "n_envs must be at most 1048576, got 20000000000"),
+        (
+            ["train", ENV, "-P", "device=meta"],
+            "device must be 'auto', 'cpu' or one that torch can use here, got 'meta'",
+        ),
+        (["train", ENV, "-P", "policy=Nothing"], "Nothing"),
     ],
 )
 def test_mistakes_end_with_one_line(argv, words, monkeypatch, capsys, tmp_path):
@@ -178,6 +198,57 @@ def test_mistakes_end_with_one_line(argv, words, monkeypatch, capsys, tmp_path):
     assert err.startswith("bomrl: error: ")
     assert words in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        *(
+            (f"normalize_advantage={text}", "normalize_advantage", False)
+            for text in ("false", "off", "no", "0", "False")
+        ),
+        *((f"discount_states={text}", "discount_states", True) for text in ("true", "on", "yes", "1", "True")),
+        ("policy_kwargs=dict(net_arch=[8], activation_fn=nn.ReLU)", "policy_kwargs", None),
+        ("policy_kwargs={'net_arch': [8]}", "policy_kwargs", {"net_arch": [8]}),
+        ("inner_max_kl=inf", "inner_max_kl", float("inf")),
+        ("tasks_per_chunk=None", "tasks_per_chunk", None),
+        ("surrogate='linear'", "surrogate", "linear"),
+        ("reg_coef=1e-3", "reg_coef", 1e-3),
+        ("rollout_buffer_class=RolloutBuffer", "rollout_buffer_class", RolloutBuffer),
+    ],
+)
+def test_settings_are_read_by_their_types(text, name, value):
+    run = new_run(ENV, "bomrl", [text], 0, 100)
+    assert Run(**json.loads(json.dumps(run._asdict()))) == run
+    found = zoo.constructor_arguments(BOMRL, run.params)[name]
+    if value is None and name == "policy_kwargs":
+        value = {"net_arch": [8], "activation_fn": th.nn.ReLU}
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_schedules_and_networks_are_trained_and_loaded(tmp_path):
+    own = ["-P", "learning_rate=lin_3e-4", "-P", "outer_step=adam", "-P", "policy_kwargs=dict(net_arch=[8])"]
+    done = call("train", ENV, *TINY_BOMRL, *own, "-P", "normalize_advantage=off", "-n", 80, "-o", tmp_path / "nav")
+    assert done.exit_code == 0, done.output
+    model = BOMRL.load_safely(tmp_path / "nav" / "model.zip")
+    assert (model.learning_rate(0.5), model.policy_kwargs) == (1.5e-4, {"net_arch": [8]})
+    assert model.normalize_advantage is False
+    assert call("evaluate", tmp_path / "nav", "--episodes", 1, "--steps", 0).exit_code == 0
+
+
+@pytest.mark.parametrize("text", ["{}", "[]"])
+def test_a_run_file_of_something_else_ends_with_one_line(text, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.json").write_text(text)
+    for argv in (["train", ENV, "-o", ".", "--resume"], ["evaluate", "."], ["adapt", ".", "--task", "1"]):
+        monkeypatch.setattr(cli.sys, "argv", ["bomrl", *argv])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 1
+        err = capsys.readouterr().err
+        assert "run.json must hold the settings of a run of `bomrl train`" in err
+        assert err.count("\n") == 1
 
 
 def test_wrong_usage_ends_with_two():

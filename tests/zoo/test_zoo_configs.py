@@ -8,7 +8,6 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_bomrl import zoo
 from sb3_bomrl.envs import ENV_IDS
-from sb3_bomrl.policies import NormalizedFlattenExtractor
 from sb3_bomrl.zoo.samplers import SEARCH_SPACES, convert, sampler
 
 optuna = pytest.importorskip("optuna")
@@ -35,10 +34,7 @@ def entries_of(algo):
 def check_arguments(algo, settings):
     """What the constructor would refuse, without building anything."""
     cls = zoo.REGISTRY[algo]
-    settings = zoo.with_schedules(settings, ("learning_rate", *cls.scheduled))
-    if isinstance(settings.get("policy_kwargs"), str):  # rl_zoo3 evaluates these
-        names = {"NormalizedFlattenExtractor": NormalizedFlattenExtractor}
-        settings["policy_kwargs"] = eval(settings["policy_kwargs"], names)
+    settings = zoo.constructor_arguments(cls, settings)
     model = cls(**{"policy": "MlpPolicy", **settings}, env=None, _init_setup_model=False)
     model._check_arguments()
     return model

@@ -1,0 +1,43 @@
+"""One process at a time in a run's folder."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK_FILE = ".lock"
+"""Name of the file in a run's folder that its process holds; it holds the number of the last such process."""
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """
+    Keep other processes out of a folder for the time of a block. The lock ends with the process, however that ends.
+
+    File systems without locks, and Windows, keep nobody out.
+
+    :param folder: the folder; it is created if it does not exist
+    :raises ValueError: if another process is in it
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("a+") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                file.seek(0)
+                raise ValueError(
+                    f"output must be a folder that no other run writes to, got {folder}, where process "
+                    f"{file.read(20).strip()} is training"
+                ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

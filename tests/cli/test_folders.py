@@ -1,0 +1,160 @@
+"""Folders of runs: somebody else's, one that another run writes to, and one on a full disk."""
+
+import base64
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+pytest.importorskip("typer")
+
+from typer.testing import CliRunner
+
+from sb3_bomrl import BOMRL, load_checkpoint
+from sb3_bomrl.cli import app as cli
+from sb3_bomrl.cli import progress_csv
+from sb3_bomrl.cli.lock import folder_lock
+from sb3_bomrl.cli.run import Run, read_run
+from sb3_bomrl.saving.checkpoints import checkpoints
+from sb3_bomrl.saving.model_file import write_zip
+
+ENV = "bomrl/Navigation2D-v0"
+TINY = ["-P", "n_steps=10", "-P", "meta_batch_size=2", "-P", "n_envs_per_task=2", "-P", "n_inner_steps=2"]
+
+
+def call(*argv):
+    return CliRunner().invoke(cli.app, [str(part) for part in argv], catch_exceptions=False)
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """The folder of a run that was interrupted, with two checkpoints."""
+    original = BOMRL._meta_iteration
+
+    def interrupted(self, run, must_finish):
+        if self.n_meta_iterations == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, run, must_finish)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BOMRL, "_meta_iteration", interrupted)
+        done = call("train", ENV, *TINY, "-n", 240, "-o", tmp_path / "nav", "--save-freq", 1)
+    assert done.exit_code == 128 + signal.SIGTERM
+    return tmp_path / "nav"
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_folder_of_somebody_else_runs_nothing_when_it_is_resumed(stopped, tmp_path):
+    path = checkpoints(stopped / "checkpoints")[-1]
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    settings = json.loads(members["data"])
+    settings["rollout_buffer_kwargs"] = {
+        ":type:": "dict",
+        ":serialized:": base64.b64encode(pickle.dumps(Evil(tmp_path / "ran"))).decode(),
+    }
+    members["data"] = json.dumps(settings).encode()
+    path.write_bytes(write_zip(members))
+    with pytest.raises(ValueError, match="only unpickling could load: 'rollout_buffer_kwargs'"):
+        call("train", ENV, "-o", stopped, "--resume")
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises((TypeError, ValueError, AttributeError)):
+        call("train", ENV, "-o", stopped, "--resume", "--trusted")
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_damaged_checkpoint_is_passed_over_without_unpickling_too(stopped):
+    path = checkpoints(stopped / "checkpoints")[-1]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.warns(RuntimeWarning, match="renamed, and the checkpoint before it is used"):
+        done = call("train", ENV, "-o", stopped, "--resume")
+    assert done.exit_code == 0, done.output
+
+
+def test_the_page_says_in_bold_what_is_unpickled():
+    assert "**By default, as ``load``, this unpickles" in load_checkpoint.__doc__
+
+
+def test_two_runs_in_one_folder_are_refused(stopped):
+    with folder_lock(stopped):
+        with pytest.raises(ValueError, match=rf"no other run writes to, got .*nav, where process {os.getpid()} is"):
+            call("train", ENV, "-o", stopped, "--resume")
+        with pytest.raises(ValueError, match="no other run writes to"):
+            call("train", ENV, *TINY, "-o", stopped)
+    assert call("train", ENV, "-o", stopped, "--resume").exit_code == 0
+
+
+def test_the_lock_ends_with_its_process(tmp_path):
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom sb3_bomrl.cli.lock import folder_lock\n"
+        "with folder_lock(Path(sys.argv[1])):\n    print('in', flush=True)\n    sys.stdin.read()\n"
+    )
+    argv = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "in\n"
+        with pytest.raises(ValueError, match=f"where process {process.pid} is training"), folder_lock(tmp_path):
+            pass
+        process.kill()
+    with folder_lock(tmp_path):
+        pass
+
+
+def test_a_full_disk_does_not_end_a_run(tmp_path, monkeypatch):
+    original, calls = progress_csv._append, []
+
+    def append(path, data):
+        calls.append(path)
+        if len(calls) == 1:
+            raise OSError(28, "No space left on device")
+        original(path, data)
+
+    monkeypatch.setattr(progress_csv, "_append", append)
+    with pytest.warns(RuntimeWarning, match=r"progress_0+\.csv could not be written \(\[Errno 28\]"):
+        done = call("train", ENV, *TINY, "-n", 400, "-o", tmp_path / "nav")
+    assert done.exit_code == 0, done.output
+    (path,) = (tmp_path / "nav").glob("progress_*.csv")
+    assert len(list(progress_csv.read_progress(path))) == 5
+    with path.open("a") as file:
+        file.write("1,2")
+    call("plot", tmp_path / "nav", "-o", tmp_path / "returns.png")
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "1", "null", "", "{", '{"env": 1}', "[" * 9999, "\0", '["a", "bomrl", 1, {}, 0, 1]']
+)
+def test_a_run_file_of_something_else_is_named(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r"run\.json must hold the settings of a run of `bomrl train`"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", "0"), ("algo", "dqn"), ("params", []), ("n_envs", True)])
+def test_a_run_file_with_settings_of_another_type_is_named(tmp_path, name, value):
+    run = {**Run(ENV, "bomrl", 4, {}, 0, 100)._asdict(), name: value}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(ValueError, match=rf"run\.json must hold the settings.* {name} must be"):
+        read_run(tmp_path)
+
+
+def test_a_run_file_imports_no_module(tmp_path, tiny):
+    tiny.model().save(tmp_path / "model.zip")
+    run = Run("colorsys:Nothing-v0", "bomrl", 4, {}, 0, 100)
+    (tmp_path / "run.json").write_text(json.dumps(run._asdict()))
+    with pytest.raises(ValueError, match=r"--env must be given: .*names colorsys:Nothing-v0, which imports a module"):
+        call("evaluate", tmp_path)
+
+
+def test_settings_are_kept_as_they_were_given(stopped):
+    assert read_run(stopped).params == {"n_steps": 10, "meta_batch_size": 2, "n_inner_steps": 2}
