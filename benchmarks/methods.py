@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.policies import NormalizedFlattenExtractor
-from sb3_bomrl.zoo import REGISTRY, config_path, with_schedules
+from sb3_bomrl.zoo import REGISTRY, config_path, constructor_arguments
+from sb3_bomrl.zoo.expressions import read_expression
 
 
 class Method(NamedTuple):
@@ -109,15 +109,12 @@ def plain_settings(method: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def policy_arguments(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the policy's keyword arguments, read as rl_zoo3 reads its files: an expression over a few names."""
-    names = {"__builtins__": {}, "dict": dict, "NormalizedFlattenExtractor": NormalizedFlattenExtractor}
-    return dict(eval(settings.get("policy_kwargs", "dict()"), names))
+    """Return the policy's keyword arguments."""
+    return dict(read_expression("policy_kwargs", settings.get("policy_kwargs", "dict()")))
 
 
 def make_model(method: str, env: Any, settings: dict[str, Any], seed: int) -> MetaAlgorithm:
     """Make an untrained model on the CPU."""
     algorithm = REGISTRY[METHODS[method].algorithm]
-    kwargs = {**settings, "policy_kwargs": policy_arguments(settings)}
-    kwargs.pop("n_envs")
-    kwargs = with_schedules(kwargs, ("learning_rate", *algorithm.scheduled))
-    return algorithm(env=env, seed=seed, device="cpu", **kwargs)
+    kwargs = {name: value for name, value in settings.items() if name != "n_envs"}
+    return algorithm(env=env, seed=seed, device="cpu", **constructor_arguments(algorithm, kwargs))

@@ -59,16 +59,16 @@ def constructor_arguments(algorithm: type[MetaAlgorithm], settings: dict[str, An
     return {**found, **{name: read_expression(name, text) for name, text in read.items()}}
 
 
-def with_schedules(hyperparams: dict[str, Any], step_sizes: tuple[str, ...]) -> dict[str, Any]:
+def with_schedules(hyperparams: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """
     Turn ``lin_<start>`` into a schedule that falls from there to 0.
 
     :param hyperparams: as read from a configuration file
-    :param step_sizes: those that may be schedules
+    :param names: those that may be schedules
     :return: the same with schedules
     :raises ValueError: for any other text
     """
-    return {key: _schedule(key, value) if key in step_sizes else value for key, value in hyperparams.items()}
+    return {key: _schedule(key, value) if key in names else value for key, value in hyperparams.items()}
 
 
 def _schedule(name: str, value: Any) -> Any:
