@@ -25,6 +25,9 @@ from sb3_bomrl.rollout.estimation import BASELINES
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_LARGEST_SINGLE = 3.4e38
+"""The optimiser computes in single precision."""
+
 NO_SDE = "use_sde must be False, got True: the noise of gSDE is no function of the parameters"
 
 
@@ -175,6 +178,7 @@ def check_shared_arguments(model: Any) -> None:
     check_non_negative("verbose", model.verbose, integer=True)
     if not callable(model.learning_rate):
         check_non_negative("learning_rate", model.learning_rate)
+        check_range("learning_rate", model.learning_rate, 0.0, _LARGEST_SINGLE)
     for name in model.scheduled:
         check_step_size(name, getattr(model, name))
     check_positive("max_grad_norm", model.max_grad_norm)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from sb3_bomrl.saving.archive import (
     ZIP_ERRORS,
     ArchiveError,
@@ -65,7 +67,7 @@ class ModelFile(NamedTuple):
                 found[key] = value
             elif SAFE in value:
                 try:
-                    found[key] = decode(value[SAFE])
+                    found[key] = _plain(decode(value[SAFE]))
                 except (ValueError, RecursionError):
                     continue
         return found
@@ -179,6 +181,11 @@ def read_bytes(path: Path) -> bytes:
     raise ModelFileError(f"path must name a saved model, got {str(path)!r}, which is no regular file")
 
 
+def _plain(value: Any) -> Any:
+    """Turn a setting that is a NumPy number into Python's; within a setting numbers keep their type, as means need."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def add_safe_form(data: bytes, attributes: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
     """
     Add the form without pickle beside every pickle in an archive of SB3's.
@@ -195,7 +202,9 @@ def add_safe_form(data: bytes, attributes: dict[str, Any]) -> tuple[bytes, dict[
             continue
         settings[key] = {TYPE: value[TYPE], PICKLED: value[PICKLED]}
         try:
-            settings[key][SAFE] = encode(_without_unknown(attributes[key]) if key in _EPISODES else attributes[key])
+            settings[key][SAFE] = encode(
+                _without_unknown(attributes[key]) if key in _EPISODES else _plain(attributes[key])
+            )
         except NotEncodableError as error:
             unknown[key] = str(error)
     members["data"] = json.dumps(settings, indent=1).encode()

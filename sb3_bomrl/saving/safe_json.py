@@ -92,7 +92,7 @@ def encode(value: Any) -> Any:
         if type(value) in types:
             return {TAG: kind, **{key: encode(part) for key, part in to_json(value).items()}}
     if isinstance(value, np.generic) and value.dtype.str in _DTYPES:
-        return value.item()
+        return {TAG: "scalar", "array": encode(np.asarray(value))}
     if isinstance(value, pathlib.PurePath):
         return str(value)
     name = getattr(value, "__qualname__", None) if isinstance(value, type) or callable(value) else None
@@ -121,7 +121,7 @@ def decode(value: Any) -> Any:
         if kind == "class":
             return CLASSES[fields["name"]]
         if kind == "scalar":
-            return fields["array"].item()  # version 0.1 kept the type of NumPy's numbers
+            return fields["array"][()]
         return _KINDS[kind][2](fields)
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, OverflowError, IndexError) as error:
         shown = str({key: part for key, part in value.items() if isinstance(part, str | int)})[:200]

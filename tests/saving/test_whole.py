@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_bomrl import BOMRL
+from sb3_bomrl import BOMRL, make_meta_vec_env
 from sb3_bomrl.saving.safe_json import decode, encode
 from tests.saving.archives import saved
 
@@ -93,3 +93,15 @@ def test_tasks_in_the_statistics_of_episodes(tiny):
         assert (again["r"], again["l"], again["name"]) == (one["r"], one["l"], "goal")
         np.testing.assert_array_equal(again["goal"], one["goal"])
     assert loaded.ep_info_buffer.maxlen == model.ep_info_buffer.maxlen
+
+
+def test_episodes_keep_the_type_of_their_numbers(tiny, tmp_path):
+    """A mean of single-precision returns is not that of the same returns in double precision."""
+    env = make_meta_vec_env("bomrl/Navigation2D-v0", 4, seed=0, env_kwargs={"horizon": 5})
+    model = tiny.model(env).learn(tiny.iteration)
+    model.save(tmp_path / "model")
+    saved = [(type(episode["r"]), episode["r"]) for episode in model.ep_info_buffer]
+    assert {kind for kind, _ in saved} == {np.float32}
+    for trusted in (False, True):
+        loaded = BOMRL.load(tmp_path / "model", trusted=trusted, device="cpu")
+        assert [(type(episode["r"]), episode["r"]) for episode in loaded.ep_info_buffer] == saved
