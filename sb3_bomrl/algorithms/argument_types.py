@@ -19,18 +19,29 @@ _WORDS: dict[Any, str] = {
 }
 
 
+def parameters_of(cls: type) -> dict[str, inspect.Parameter]:
+    """
+    Return the parameters of a class's constructor, and of those it hands its arguments on to.
+
+    :param cls: the class
+    :return: parameter by name, as the class itself or the nearest of its bases has it
+    """
+    found: dict[str, inspect.Parameter] = {}
+    for base in reversed(cls.__mro__):
+        if "__init__" in vars(base) and base is not object:
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            found |= {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return found
+
+
 def annotations_of(cls: type) -> dict[str, Any]:
     """
-    Return the annotations of a class's constructor, and of those it hands its arguments on to.
+    Return the annotations of :func:`parameters_of`.
 
     :param cls: the class
     :return: annotation by name of the argument; text where the module postpones their evaluation
     """
-    found: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        if "__init__" in vars(base) and base is not object:
-            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-            found |= {p.name: p.annotation for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    found = {name: parameter.annotation for name, parameter in parameters_of(cls).items()}
     return {name: annotation for name, annotation in found.items() if annotation is not inspect.Parameter.empty}
 
 

@@ -1,6 +1,5 @@
 """Constructor arguments: handing them on, checks, old names of them, and those that do nothing."""
 
-import inspect
 import os
 import sys
 import warnings
@@ -11,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch as th
 from stable_baselines3.common.utils import get_device
 
-from sb3_bomrl.algorithms.argument_types import annotations_of, check_types, plain
+from sb3_bomrl.algorithms.argument_types import annotations_of, check_types, parameters_of, plain
 from sb3_bomrl.checks import (
     check_choice,
     check_count,
@@ -90,13 +89,9 @@ def warn_without_effect(instance: Any, reasons: Mapping[str, str]) -> None:
     :param instance: object whose constructor has just run, with its arguments as attributes
     :param reasons: name of an argument without effect -> why
     """
-    defaults: dict[str, Any] = {}
-    for base in reversed(type(instance).__mro__):
-        if "__init__" in vars(base):
-            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-            defaults |= {parameter.name: parameter.default for parameter in parameters}
+    parameters = parameters_of(type(instance))
     for name, reason in reasons.items():
-        if name in defaults and getattr(instance, name) != defaults[name]:
+        if name in parameters and getattr(instance, name) != parameters[name].default:
             _warn_user(f"{name}={getattr(instance, name)!r} has no effect {reason}", UserWarning)
 
 

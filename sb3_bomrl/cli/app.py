@@ -7,12 +7,12 @@ from typing import Annotated
 import gymnasium as gym
 import typer
 
+from sb3_bomrl.algorithms.registry import REGISTRY
 from sb3_bomrl.cli import models, training
 from sb3_bomrl.cli.plot import plot_runs
 from sb3_bomrl.cli.run import interrupted_run, new_run
 from sb3_bomrl.envs import ENV_IDS
 from sb3_bomrl.zoo.play import parse_task
-from sb3_bomrl.zoo.registry import REGISTRY
 
 app = typer.Typer(
     help="Meta-train a policy on a family of tasks, adapt it to a task, and look at what that brings.",

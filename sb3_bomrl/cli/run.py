@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from sb3_bomrl.algorithms.argument_types import annotations_of, check_types, fits, in_words
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
+from sb3_bomrl.algorithms.registry import REGISTRY
 from sb3_bomrl.checks import check_count
-from sb3_bomrl.zoo.registry import EXPRESSIONS, REGISTRY, constructor_arguments
+from sb3_bomrl.zoo.registry import EXPRESSIONS, constructor_arguments
 
 RUN_FILE = "run.json"
 """Name of the file in a run's folder that holds its :class:`Run`."""

@@ -4,22 +4,9 @@ from pathlib import Path
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from sb3_bomrl.algorithms.bomrl import BOMRL
-from sb3_bomrl.algorithms.emaml import EMAML
-from sb3_bomrl.algorithms.maml import FOMAML, MAML
-from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.algorithms.promp import ProMP
-from sb3_bomrl.algorithms.reptile import Reptile
+from sb3_bomrl.algorithms.registry import REGISTRY
 
 _FOLDER = Path(__file__).parent
-_ALGORITHMS: dict[str, type[MetaAlgorithm]] = {
-    "bomrl": BOMRL,
-    "maml": MAML,
-    "fomaml": FOMAML,
-    "emaml": EMAML,
-    "promp": ProMP,
-    "reptile": Reptile,
-}
 
 
 def pretrained_models() -> list[tuple[str, str]]:
@@ -56,4 +43,4 @@ def pretrained(family: str, method: str = "bomrl") -> OnPolicyAlgorithm:
         from sb3_bomrl.rl2.rl2 import RL2  # needs sb3-contrib
 
         return RL2.load(path, device="cpu")
-    return _ALGORITHMS[method].load_safely(path, device="cpu")
+    return REGISTRY[method].load_safely(path, device="cpu")

@@ -6,7 +6,8 @@ rl_zoo3 with the algorithms and environments of this package.
 runs rl_zoo3's own scripts after :func:`register` has put the algorithms into its tables.
 """
 
+from sb3_bomrl.algorithms.registry import REGISTRY
 from sb3_bomrl.zoo.registration import register
-from sb3_bomrl.zoo.registry import REGISTRY, config_path, constructor_arguments, with_schedules
+from sb3_bomrl.zoo.registry import config_path, constructor_arguments, with_schedules
 
 __all__ = ["REGISTRY", "config_path", "constructor_arguments", "register", "with_schedules"]

@@ -9,8 +9,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_bomrl.algorithms.evaluation import evaluate_adaptation
+from sb3_bomrl.algorithms.registry import REGISTRY
 from sb3_bomrl.callbacks.adaptation import AdaptationCallback, synchronize_normalizer
-from sb3_bomrl.zoo.registry import REGISTRY, config_path, with_schedules
+from sb3_bomrl.zoo.registry import config_path, with_schedules
 
 
 class MetaExperimentManager(exp_manager.ExperimentManager):

@@ -3,8 +3,8 @@
 import importlib
 from typing import Any
 
+from sb3_bomrl.algorithms.registry import REGISTRY
 from sb3_bomrl.policies.extractors import NormalizedFlattenExtractor
-from sb3_bomrl.zoo.registry import REGISTRY
 from sb3_bomrl.zoo.samplers import SEARCH_SPACES, convert, sampler
 
 

@@ -1,35 +1,20 @@
-"""The algorithms by name, their configuration files, and what those may hold."""
+"""The configuration files of the algorithms, and what those may hold."""
 
 from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.utils import LinearSchedule
 
-from sb3_bomrl.algorithms.bomrl import BOMRL
-from sb3_bomrl.algorithms.emaml import EMAML
-from sb3_bomrl.algorithms.maml import FOMAML, MAML
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.algorithms.promp import ProMP
-from sb3_bomrl.algorithms.reptile import Reptile
 from sb3_bomrl.checks import check_positive
 from sb3_bomrl.zoo.expressions import read_expression
-
-REGISTRY: dict[str, type[MetaAlgorithm]] = {
-    "bomrl": BOMRL,
-    "maml": MAML,
-    "fomaml": FOMAML,
-    "emaml": EMAML,
-    "promp": ProMP,
-    "reptile": Reptile,
-}
-"""Algorithms by rl_zoo3's name for them; a configuration file of that name lies in ``zoo_configs``."""
 
 
 def config_path(algo: str) -> Path:
     """
     Return the configuration file of an algorithm, in the installed package or the repository.
 
-    :param algo: a name in :data:`REGISTRY`
+    :param algo: a name in :data:`~sb3_bomrl.algorithms.registry.REGISTRY`
     :return: the file
     :raises FileNotFoundError: if there is none
     """
