@@ -125,7 +125,9 @@ class ArrayRows:
     def __init__(self, env: ArrayTaskEnv, n_rows: int) -> None:
         self._env = env
         space = env.action_space
-        self._limits = (space.low, space.high) if isinstance(space, spaces.Box) else None
+        self._limits: tuple[Array, Array] | None = None
+        if isinstance(space, spaces.Box):
+            self._limits = space.low.astype(np.float64), space.high.astype(np.float64)
         first = np.asarray(env.start(np.random.default_rng(0)), dtype=np.float64)
         self._states = np.zeros((n_rows, len(first)), order="F")
         self._tasks = np.zeros((n_rows, np.size(env.task_distribution.default)), order="F")
@@ -160,15 +162,10 @@ class ArrayRows:
         :raises ValueError: if the family's arrays have other shapes
         """
         if self._limits is not None:
-            actions = np.clip(actions, *self._limits, dtype=np.float64)
+            actions = actions.clip(*self._limits)
         states, rewards, terminated = self._env.advance(self._states, actions, self._tasks)
-        n_rows = len(self._states)
-        for name, array, shape in (
-            ("states", states, self._states.shape),
-            ("rewards", rewards, (n_rows,)),
-            ("terminated", terminated, (n_rows,)),
-        ):
-            if array is not None and array.shape != shape:
+        for name, array, shape in (("states", states, self._states.shape), ("rewards", rewards, (len(states),))):
+            if array.shape != shape:
                 raise ValueError(
                     f"advance of {type(self._env).__name__} must return {name} of shape {shape}, got {array.shape}"
                 )

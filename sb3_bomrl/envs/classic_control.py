@@ -100,7 +100,7 @@ class PendulumParamsEnv(ArrayTaskEnv):
         lean = (angle + np.pi) % (2.0 * np.pi) - np.pi
         cost = lean**2 + 0.1 * spin**2 + 0.001 * torque**2
         turn = 3.0 * gravity / (2.0 * length) * np.sin(angle) + 3.0 / (mass * length**2) * torque
-        spin = np.clip(spin + 0.05 * turn, -8.0, 8.0)
+        spin = (spin + 0.05 * turn).clip(-8.0, 8.0)
         return np.array([angle + 0.05 * spin, spin]).T, -cost, None
 
 
@@ -137,7 +137,8 @@ class AcrobotTorqueEnv(ArrayTaskEnv):
         k4 = _acrobot_slopes(states.T + h * k3, torque)
         new = states.T + h / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4)
         new[:2] = (new[:2] + np.pi) % (2.0 * np.pi) - np.pi
-        new[2:] = np.clip(new[2:].T, [-4.0 * np.pi, -9.0 * np.pi], [4.0 * np.pi, 9.0 * np.pi]).T
+        new[2] = new[2].clip(-4.0 * np.pi, 4.0 * np.pi)
+        new[3] = new[3].clip(-9.0 * np.pi, 9.0 * np.pi)
         up = -np.cos(new[0]) - np.cos(new[0] + new[1]) > 1.0
         return new.T, np.where(up, 0.0, -1.0), up
 
@@ -179,8 +180,8 @@ class MountainCarPowerEnv(ArrayTaskEnv):
     def advance(self, states: Array, actions: npt.NDArray, tasks: Array) -> Advanced:
         """Drive; a wall at -1.2 stops the car."""
         (position, speed), force = states.T, actions[:, 0]
-        speed = np.clip(speed + force * tasks[:, 0] - 0.0025 * np.cos(3.0 * position), -0.07, 0.07)
-        position = np.clip(position + speed, -1.2, 0.6)
+        speed = (speed + force * tasks[:, 0] - 0.0025 * np.cos(3.0 * position)).clip(-0.07, 0.07)
+        position = (position + speed).clip(-1.2, 0.6)
         speed = np.where((position <= -1.2) & (speed < 0.0), 0.0, speed)
         on_top = (position >= 0.45) & (speed >= 0.0)
         return np.array([position, speed]).T, np.where(on_top, 100.0, 0.0) - 0.1 * force**2, on_top

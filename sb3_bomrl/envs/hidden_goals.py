@@ -54,7 +54,7 @@ class GridGoalEnv(ArrayTaskEnv):
 
     def advance(self, states: Array, actions: npt.NDArray, tasks: Array) -> Advanced:
         """Walk."""
-        new = np.clip(states + _GRID_MOVES[actions], 0.0, GRID_SIZE - 1.0)
+        new = (states + _GRID_MOVES[actions]).clip(0.0, GRID_SIZE - 1.0)
         found = self.observe(new) == tasks[:, 0]
         return new, np.where(found, 1.0, 0.0) - 0.05, found
 
@@ -132,6 +132,6 @@ class PointMassGoalEnv(ArrayTaskEnv):
         velocities = 0.9 * states[:, 2:] + 0.2 * actions
         positions = states[:, :2] + 0.1 * velocities
         velocities = np.where(np.abs(positions) > 2.0, 0.0, velocities)
-        positions = np.clip(positions, -2.0, 2.0)
+        positions = positions.clip(-2.0, 2.0)
         x, y = (positions - tasks).T
         return np.concatenate([positions, velocities], axis=1), -np.sqrt(x**2 + y**2), None
