@@ -77,6 +77,31 @@ def fast_backend(env_id: str) -> str | None:
     return "numpy" if _is_array_family(_spec(env_id)) else None
 
 
+def default_envs_per_task(env_id: str) -> int:
+    """
+    Return how many environments play one task unless a user says so.
+
+    :param env_id: id of a registered environment
+    :return: 20 where all are stepped as a batch, 4 where each is made and stepped by itself
+    """
+    return 4 if fast_backend(env_id) is None else 20
+
+
+def check_no_vector_env(name: str, env: Any) -> None:
+    """
+    Refuse Gymnasium's own vectorised environments, which reset in another way.
+
+    :param name: the argument
+    :param env: its value
+    :raises ValueError: if it is one
+    """
+    if isinstance(env, gym.vector.VectorEnv):
+        raise ValueError(
+            f"{name} must be an environment or a VecEnv of Stable-Baselines3, got Gymnasium's {type(env).__name__}: "
+            "make the same environments by sb3_bomrl.make_meta_vec_env(env_id, n_envs)"
+        )
+
+
 def _is_array_family(spec: EnvSpec) -> bool:
     """True for a class derived from ``ArrayTaskEnv`` that is registered without wrappers."""
     try:
