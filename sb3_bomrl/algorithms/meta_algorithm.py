@@ -14,7 +14,6 @@ from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
     BasePolicy,
-    MultiInputActorCriticPolicy,
 )
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
 from stable_baselines3.common.utils import check_for_correct_spaces
@@ -43,6 +42,7 @@ from sb3_bomrl.meta.gradients import MetaGradient
 from sb3_bomrl.meta.policy_gradient import query_surrogate
 from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.policies.extractors import update_normalizers
+from sb3_bomrl.policies.normalized import NormalizedMlpPolicy, NormalizedMultiInputPolicy
 from sb3_bomrl.policies.tabular import TabularPolicy
 from sb3_bomrl.rollout.collector import RolloutCollector
 from sb3_bomrl.rollout.estimation import AdvantageEstimator, default_baseline
@@ -112,9 +112,9 @@ class MetaAlgorithm(OnPolicyAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": ActorCriticPolicy,
+        "MlpPolicy": NormalizedMlpPolicy,
         "CnnPolicy": ActorCriticCnnPolicy,
-        "MultiInputPolicy": MultiInputActorCriticPolicy,
+        "MultiInputPolicy": NormalizedMultiInputPolicy,
         "TabularPolicy": TabularPolicy,
     }
 
@@ -505,6 +505,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
             if self.num_timesteps >= self._total_timesteps and not must_finish:
                 return False
             with watch("adapt"):
+                self._before_adaptation(params, supports[-1])
                 adapted.append(self.adapt_params(params, supports[-1]))  # lower level
             reports.check_finite_tasks("inner objective", adapted[-1].objective, tasks)
             params = adapted[-1].params
@@ -528,6 +529,9 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         reports.record(self.logger, data, gradient, outer, self.env)
         watch.record(self.logger)
         return True
+
+    def _before_adaptation(self, params: Params, support: Experience) -> None:
+        """Set what is learned from the first support data; adapting outside of training does not."""
 
     def _outer_step(self, phi: Params, gradient: MetaGradient, data: MetaBatch) -> OuterInfo:
         """Move the meta-policy, φ, along the meta-gradient."""

@@ -17,7 +17,6 @@ from sb3_bomrl.callbacks.progress import ProgressLineCallback
 from sb3_bomrl.cli.lock import folder_lock
 from sb3_bomrl.cli.progress_csv import ProgressCSV
 from sb3_bomrl.cli.run import RUN_FILE, Run, find_algorithm
-from sb3_bomrl.policies.extractors import NormalizedFlattenExtractor
 from sb3_bomrl.saving.checkpoints import checkpoints, load_checkpoint
 from sb3_bomrl.saving.files import write_atomically
 from sb3_bomrl.vec_env import make_meta_vec_env
@@ -99,7 +98,4 @@ def _policy(env: VecEnv) -> dict[str, Any]:
         return {"policy": "TabularPolicy"}
     if is_image_space(observed):
         return {"policy": "CnnPolicy"}
-    if isinstance(observed, spaces.Box):
-        kwargs = {"features_extractor_class": NormalizedFlattenExtractor, "log_std_init": -0.5}
-        return {"policy": "MlpPolicy", "policy_kwargs": kwargs}
     return {"policy": "MlpPolicy"}

@@ -38,7 +38,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _is_step_size(value: Any) -> bool:
-    return isinstance(value, _SCHEDULES) or (_is_finite(value) and value >= 0)
+    return isinstance(value, _SCHEDULES) or value == "auto" or (_is_finite(value) and value >= 0)
 
 
 def _are_episodes(value: Any) -> bool:
@@ -63,6 +63,7 @@ _ACCEPTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "n_envs": ("an integer of at least 1", lambda x: _is_count(x) and x >= 1),
     "_stats_window_size": ("an integer of at least 1", lambda x: _is_count(x) and x >= 1),
     "tasks_per_chunk": ("None or an integer of at least 1", lambda x: x is None or (_is_count(x) and x >= 1)),
+    "inner_target_kl": ("None or a finite number", lambda x: x is None or _is_finite(x)),
     "seed": ("None or an integer", lambda x: x is None or (_is_count(x) and x < 2**32)),
     "sde_sample_freq": ("an integer", lambda x: type(x) is int),
     "verbose": ("an integer", lambda x: isinstance(x, int)),
@@ -80,7 +81,7 @@ _ACCEPTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 """Settings whose accepted type does not follow from their value in a new model: the type in words, and its check."""
 
-_STEP_SIZE = ("a finite number of at least 0, or a schedule", _is_step_size)
+_STEP_SIZE = ("a finite number of at least 0, a schedule, or 'auto'", _is_step_size)
 _MADE_LATER = ("observation_space", "action_space", "n_envs", "lr_schedule", "_algorithm_name")
 
 

@@ -10,6 +10,14 @@ from sb3_bomrl.saving.archive import write_zip
 from sb3_bomrl.saving.model_file import ModelFile
 
 _ADDED = {"tasks_per_chunk": None, "n_rollout_threads": 1}
+_WITHOUT_RIDGE = {
+    "ridge_coef": 0.0,
+    "inner_gradient_tolerance": 0.0,
+    "inner_target_kl": None,
+    "reg_coef_now": 0.0,
+}
+"""Of a lower level whose distance was all that held it, solved by all of its steps."""
+
 _REMOVED = ("_resume_from",)
 _SEARCHED = {"BOMRL": ("implicit", "unrolled"), "MAML": (None,)}
 """Algorithms that could search, by the hypergradients they could search with."""
@@ -24,12 +32,15 @@ def brought_up_to_date(file: ModelFile, algorithms: Sequence[str]) -> ModelFile:
     :return: the archive with the present names of settings
     """
     old = file.settings
-    if not old or not ("_resume_from" in old or _ADDED.keys() - old.keys()):
+    has_ridge = "ridge_coef" in old or "BOMRL" not in algorithms
+    if not old or (has_ridge and not ("_resume_from" in old or _ADDED.keys() - old.keys())):
         return file
     settings = {name: value for name, value in {**_ADDED, **old}.items() if name not in _REMOVED}
     if "GradientAdaptation" in algorithms and "n_inner_steps" in settings:
         settings["n_adaptation_steps"] = settings.pop("n_inner_steps")
-    if "BOMRL" in algorithms:  # one pair of settings was for the outer step and the inner solver
+    if not has_ridge:
+        settings |= _WITHOUT_RIDGE
+    if "BOMRL" in algorithms and "inner_cg_max_steps" not in settings:  # one pair of settings was for the outer step and the inner solver
         settings |= {f"inner_{name}": settings[name] for name in ("cg_max_steps", "cg_damping") if name in settings}
     if not _searched(algorithms, settings):
         settings["line_search"] = False
