@@ -21,7 +21,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_bomrl import BOMRL, EMAML, FOMAML, MAML, ProMP, Reptile
-from sb3_bomrl.policies import NormalizedFlattenExtractor
+from sb3_bomrl.policies import NormalizedFlattenExtractor, NormalizedMlpPolicy
 from sb3_bomrl.saving.safe_json import NotEncodableError, decode, encode
 from tests.saving.archives import Evil, members_of, saved
 
@@ -141,7 +141,7 @@ def test_plain_sb3_still_reads_the_file(tiny):
     tiny.assert_equal(tiny.params(loaded), tiny.params(model))
     assert loaded.task_generator.bit_generator.state == model.task_generator.bit_generator.state
     values, parts, _ = load_from_zip_file(io.BytesIO(data))
-    assert values["policy_class"] is ActorCriticPolicy
+    assert values["policy_class"] is NormalizedMlpPolicy
     assert set(parts) == {"policy", "policy.optimizer"}
 
 
