@@ -159,7 +159,7 @@ def solve_inner(
     last: tuple[th.Tensor, ...] = ()  # iterate, gradient and optimiser state before the last step
 
     for step in range(1, solver.n_steps + 2):
-        value, gradient, norm = _evaluate(objective, params, differentiable)
+        value, gradient, norm = evaluate(objective, params, differentiable)
         active = status == InnerStatus.MAX_STEPS
         bad = active & ~(value.objective.isfinite() & norm.isfinite())
         too_far = active & ~bad & ~(value.kl <= solver.max_kl)  # nan is too far as well
@@ -178,7 +178,7 @@ def solve_inner(
         # before the last step only after a NaN: differentiating through the steps would compute 0 · NaN
         if bad.any() or (done and undo.any()):
             params = split(theta)
-            value, gradient, norm = _evaluate(objective, params, differentiable)
+            value, gradient, norm = evaluate(objective, params, differentiable)
         if done:
             break
         last = (theta, gradient, *state)
@@ -199,8 +199,15 @@ def solve_inner(
     )
 
 
-def _evaluate(objective: Objective, params: Params, differentiable: bool) -> tuple[InnerValue, th.Tensor, th.Tensor]:
-    """Value, gradient (n_tasks, n_params) and its norm."""
+def evaluate(objective: Objective, params: Params, differentiable: bool) -> tuple[InnerValue, th.Tensor, th.Tensor]:
+    r"""
+    Evaluate the lower level and its gradient.
+
+    :param objective: the lower level
+    :param params: θ, each of shape (n_tasks, \*shape), requiring a gradient
+    :param differentiable: keep the graph of the gradient
+    :return: value, gradient (n_tasks, n_params) and its norm (n_tasks,)
+    """
     value = objective(params)
     gradient = flatten(grad(value.objective.sum(), params, create_graph=differentiable))
     return value, gradient, gradient.detach().norm(dim=1)
