@@ -11,6 +11,7 @@ import torch as th
 from stable_baselines3.common.utils import get_device
 
 from sb3_bomrl.algorithms.argument_types import annotations_of, check_types, parameters_of, plain
+from sb3_bomrl.algorithms.outer import TRUST_REGIONS
 from sb3_bomrl.checks import (
     check_choice,
     check_count,
@@ -183,6 +184,7 @@ def check_shared_arguments(model: Any) -> None:
     check_non_negative("cg_damping", model.cg_damping)
     check_choice("baseline", model.baseline, ("auto", *BASELINES))
     check_choice("outer_step", model.outer_step, model.outer_steps)
+    check_choice("trust_region", model.trust_region, TRUST_REGIONS)
     attributes = _attributes_of(type(model)).items()
     check_types(annotations_of(type(model)), {n: getattr(model, a) for n, a in attributes if a in vars(model)})
     if model.line_search and not (model.outer_step == "trpo" and model.supports_line_search()):
@@ -202,7 +204,7 @@ def shared_arguments_without_effect(model: Any) -> dict[str, str]:
     reasons: dict[str, str] = {}
     if model.outer_step != "trpo":
         why = f"with outer_step={model.outer_step!r}"
-        reasons |= dict.fromkeys(("max_kl", "cg_max_steps", "cg_damping", "sub_sampling_factor"), why)
+        reasons |= dict.fromkeys(("trust_region", "max_kl", "cg_max_steps", "cg_damping", "sub_sampling_factor"), why)
     if model.resolved_baseline() != "value_net":
         why = "without a value network, which baseline='value_net' trains"
         reasons |= dict.fromkeys(("n_critic_updates", "batch_size"), why)

@@ -79,6 +79,9 @@ class BOMRL(MetaAlgorithm):
     :param discount_states: weight the t-th step of an episode by γ^t, as the equations do; by default all steps count
         equally, as in most deep RL
     :param outer_step: ``"trpo"`` (natural gradient in a KL radius) or ``"adam"`` (the policy's optimiser)
+    :param trust_region: what ``max_kl`` bounds in ``"trpo"``: ``"adapted"``, the mean KL(π_θ' ‖ π_θ'_new) of the
+        adapted policies at the query states, for which every candidate adapts to the support data anew, or ``"meta"``,
+        the mean KL(π_φ ‖ π_φ_new) at the support states
     :param max_kl: KL radius of ``"trpo"``, in nats, or a schedule
     :param cg_max_steps: conjugate-gradient iterations of ``"trpo"``
     :param cg_damping: damping of the Fisher matrix in ``"trpo"``
@@ -155,6 +158,7 @@ class BOMRL(MetaAlgorithm):
         baseline: str = "auto",
         discount_states: bool = False,
         outer_step: str = "trpo",
+        trust_region: str = "meta",
         max_kl: float | Schedule = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,

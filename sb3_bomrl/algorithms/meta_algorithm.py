@@ -30,7 +30,7 @@ from sb3_bomrl.algorithms.arguments import (
     warn_without_effect,
     with_new_names,
 )
-from sb3_bomrl.algorithms.outer import OUTER_STEPS, adam_step, fit_value_net, trpo_step
+from sb3_bomrl.algorithms.outer import OUTER_STEPS, adam_step, fit_value_net, mean_adapted_kl, trpo_step
 from sb3_bomrl.algorithms.run import IterationHook, Run, Stopwatch
 from sb3_bomrl.checks import check_count, step_size
 from sb3_bomrl.core.params import stack
@@ -84,6 +84,9 @@ class MetaAlgorithm(OnPolicyAlgorithm):
     :param discount_states: weight the t-th step of an episode by γ^t, as the equations do; by default all steps count
         equally, as in most deep RL
     :param outer_step: ``"trpo"`` (natural gradient in a KL radius) or ``"adam"`` (the policy's optimiser)
+    :param trust_region: what ``max_kl`` bounds in ``"trpo"``: ``"adapted"``, the mean KL(π_θ' ‖ π_θ'_new) of the
+        adapted policies at the query states, for which every candidate adapts to the support data anew, or ``"meta"``,
+        the mean KL(π_φ ‖ π_φ_new) at the support states
     :param max_kl: KL radius of ``"trpo"``, in nats, or a schedule
     :param cg_max_steps: conjugate-gradient iterations of ``"trpo"``
     :param cg_damping: damping of the Fisher matrix in ``"trpo"``
@@ -140,6 +143,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         baseline: str = "auto",
         discount_states: bool = False,
         outer_step: str = "trpo",
+        trust_region: str = "meta",
         max_kl: float | Schedule = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,
@@ -186,6 +190,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         self.baseline = baseline
         self.discount_states = discount_states
         self.outer_step = outer_step
+        self.trust_region = trust_region
         self.max_kl = max_kl
         self.cg_max_steps = cg_max_steps
         self.cg_damping = cg_damping
@@ -297,16 +302,17 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         :return: θ' and the solver's report
         """
 
-    def adapt_to(self, params: Params, support: Rollout) -> Params:
+    def adapt_to(self, params: Params, support: Rollout, n_adapted: int = 0) -> Params:
         r"""
         Solve the lower level on a rollout.
 
         :param params: policy that collected the rollout, each of shape (n_tasks, \*shape)
         :param support: rollout of n_tasks tasks
+        :param n_adapted: times that this policy had been adapted before
         :return: adapted parameters, same shapes
         :raises FloatingPointError: if a task's objective is not finite
         """
-        adapted = self.adapt_params(params, self.experience(support))
+        adapted = self.adapt_params(params, self.experience(support, n_adapted))
         reports.check_finite_tasks("inner objective", adapted.objective, list(range(support.n_tasks)))
         return adapted.params
 
@@ -351,6 +357,19 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         :return: gradient of every task, and reports
         """
 
+    def adapt_again(self, phi: Params, data: MetaBatch) -> Params:
+        r"""
+        Adapt another meta-policy to the data that a meta-iteration has collected.
+
+        :param phi: another φ, each of shape \*shape
+        :param data: what the meta-iteration has collected
+        :return: adapted parameters, each of shape (n_tasks, \*shape)
+        """
+        params = stack(phi, data.n_tasks)
+        for support in data.supports:
+            params = self.adapt_params(params, support).params
+        return params
+
     def supports_line_search(self) -> bool:
         """
         Return whether :meth:`outer_improvement` is what :meth:`meta_gradient` is the gradient of.
@@ -367,9 +386,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         :param data: what the meta-iteration has collected
         :return: mean gain over tasks
         """
-        params, query = stack(phi, data.n_tasks), data.query.batch
-        for support in data.supports:
-            params = self.adapt_params(params, support).params
+        params, query = self.adapt_again(phi, data), data.query.batch
         where_sampled = (query.weights * query.advantages).sum(-1)  # 0 only where all weights are equal
         with th.no_grad():
             return float((query_surrogate(self.actor, query, params) - where_sampled).mean())
@@ -541,7 +558,14 @@ class MetaAlgorithm(OnPolicyAlgorithm):
             return adam_step(self.actor, phi, gradient.gradient, batch, self.max_grad_norm)
         settings = TrustRegion(self._now("max_kl"), self.cg_max_steps, self.cg_damping)
         search = (lambda candidate: self.outer_improvement(candidate, data)) if self.line_search else None
-        return trpo_step(self.actor, phi, gradient.gradient, batch, settings, search, self.sub_sampling_factor)
+        kl = self._adapted_kl(data) if self.trust_region == "adapted" else None
+        return trpo_step(self.actor, phi, gradient.gradient, batch, settings, search, self.sub_sampling_factor, kl)
+
+    def _adapted_kl(self, data: MetaBatch) -> Callable[[Params], th.Tensor]:
+        """The KL that ``trust_region="adapted"`` bounds, as a function of φ."""
+        return mean_adapted_kl(
+            self.actor, lambda phi: self.adapt_again(phi, data), data.adapted_params, data.query.batch
+        )
 
     def _after_outer_step(self, data: MetaBatch) -> None:
         """Move what is learned beside the meta-policy: the critic, and the statistics of normalisers."""
@@ -576,7 +600,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         hooks = Hooks(run.callback.on_rollout_start, on_step, on_end)
         with torch_threads(self.n_rollout_threads):
             rollout = run.collector.collect(tasks, params, self.rollout_buffer, hooks)
-        return self.experience(rollout, is_query=phase == self.n_support_phases)
+        return self.experience(rollout, phase, is_query=phase == self.n_support_phases)
 
     def make_collector(
         self, env: VecEnv, generator: np.random.Generator, normalizer: FrozenNormalizer | None = None
@@ -592,18 +616,19 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         estimate = AdvantageEstimator(self.actor, self.gamma, self.gae_lambda, self.resolved_baseline())
         return RolloutCollector(env, self.actor, generator, estimate, normalizer)
 
-    def experience(self, rollout: Rollout, is_query: bool = False) -> Experience:
+    def experience(self, rollout: Rollout, n_adapted: int = 0, is_query: bool = False) -> Experience:
         """
         Prepare a rollout for the learning phase.
 
         :param rollout: with advantages
+        :param n_adapted: times that the policy which acted had been adapted
         :param is_query: post-adaptation data, whose tasks share one scale of advantages
         :return: the rollout with its batches
         """
         visitation = self._state_visitation(rollout)
         steps = make_batch(rollout, self.actor, visitation, self.normalize_advantage, shared_scale=is_query)
         batch = merge_samples(steps, self.policy.n_actions) if isinstance(self.policy, TabularPolicy) else steps
-        return Experience(rollout, steps, batch)
+        return Experience(rollout, steps, batch, n_adapted)
 
     def _state_visitation(self, rollout: Rollout) -> th.Tensor:
         return state_visitation(rollout, self.gamma if self.discount_states else 1.0)

@@ -167,7 +167,7 @@ def solve_inner(
     last: tuple[th.Tensor, ...] = ()  # iterate, gradient and optimiser state before the last step
 
     for step in range(1, solver.n_steps + 2):
-        value, gradient, norm = _evaluate(objective, params, differentiable)
+        value, gradient, norm = evaluate(objective, params, differentiable)
         if step == 1:
             tolerance = solver.gradient_tolerance * norm
         active = status == InnerStatus.MAX_STEPS
@@ -188,7 +188,7 @@ def solve_inner(
         # before the last step only after a NaN: differentiating through the steps would compute 0 · NaN
         if bad.any() or (done and undo.any()):
             params = split(theta)
-            value, gradient, norm = _evaluate(objective, params, differentiable)
+            value, gradient, norm = evaluate(objective, params, differentiable)
         if done:
             break
         last = (theta, gradient, *state)
@@ -210,14 +210,14 @@ def solve_inner(
 
 
 def _solve_lbfgs(objective: Objective, init_params: Params, solver: InnerSolver) -> Adaptation:
-    def evaluate(params: Params) -> tuple[th.Tensor, tuple[th.Tensor, ...]]:
+    def value_at(params: Params) -> tuple[th.Tensor, tuple[th.Tensor, ...]]:
         value = objective(params)
         return value.objective, (value.distance.detach(), value.kl.detach())
 
     def is_near(others: tuple[th.Tensor, ...]) -> th.Tensor:
         return others[1] <= solver.max_kl  # nan is too far as well
 
-    end = minimize(evaluate, init_params, solver.n_steps, solver.gradient_tolerance, is_near)
+    end = minimize(value_at, init_params, solver.n_steps, solver.gradient_tolerance, is_near)
     point = end.point
     status = th.where(end.converged, InnerStatus.GRADIENT_TOLERANCE, InnerStatus.MAX_STEPS)
     status = th.where(end.limited, InnerStatus.KL_LIMIT, status)
@@ -226,8 +226,15 @@ def _solve_lbfgs(objective: Objective, init_params: Params, solver: InnerSolver)
     return Adaptation(params, end.n_steps, point.objective, *point.others, point.gradient.norm(dim=1), status)
 
 
-def _evaluate(objective: Objective, params: Params, differentiable: bool) -> tuple[InnerValue, th.Tensor, th.Tensor]:
-    """Value, gradient (n_tasks, n_params) and its norm."""
+def evaluate(objective: Objective, params: Params, differentiable: bool) -> tuple[InnerValue, th.Tensor, th.Tensor]:
+    r"""
+    Evaluate the lower level and its gradient.
+
+    :param objective: the lower level
+    :param params: θ, each of shape (n_tasks, \*shape), requiring a gradient
+    :param differentiable: keep the graph of the gradient
+    :return: value, gradient (n_tasks, n_params) and its norm (n_tasks,)
+    """
     value = objective(params)
     gradient = flatten(grad(value.objective.sum(), params, create_graph=differentiable))
     return value, gradient, gradient.detach().norm(dim=1)

@@ -105,7 +105,7 @@ def test_other_outer_steps(tiny, cls, outer_step):
 
 @pytest.mark.parametrize("n_adaptation_steps", [1, 3])
 def test_every_inner_step_has_data_of_its_own(tiny, n_adaptation_steps):
-    model = tiny.model(cls=MAML, n_adaptation_steps=n_adaptation_steps)
+    model = tiny.model(cls=MAML, n_adaptation_steps=n_adaptation_steps, trust_region="meta")  # adapts to data once
     seen, original = [], model.adapt_params
 
     def adapt_params(params, support):
@@ -113,7 +113,6 @@ def test_every_inner_step_has_data_of_its_own(tiny, n_adaptation_steps):
         return original(params, support)
 
     model.adapt_params = adapt_params
-    model.line_search = False
     train_once(tiny, model, 1)
     assert model.num_timesteps == (n_adaptation_steps + 1) * model.n_steps * model.n_envs
     assert len(seen) == n_adaptation_steps
