@@ -48,7 +48,7 @@ class BOMRL(MetaAlgorithm):
         ``"parameter"`` ‖θ − φ‖², Alg(3)
     :param reg_coef: λ > 0, weight of the distance, or a schedule; ``"auto"`` finds the one at which the median task
         adapts by ``inner_target_kl``. A number has the scale of the advantages
-    :param inner_target_kl: mean KL(π_φ ‖ π_θ') that ``reg_coef="auto"`` aims at, in nats; by default 0.08 for each
+    :param inner_target_kl: mean KL(π_φ ‖ π_θ') that ``reg_coef="auto"`` aims at, in nats; by default 0.05 for each
         dimension of a continuous action, and 0.25 for each choice of a discrete one
     :param ridge_coef: κ ≥ 0, weight of ‖θ − φ‖² beside a distance that is a KL: it gives the lower level a minimum
     :param surrogate: h, ``"linear"`` r, ``"sigmoid"`` 2σ(2(r−1)) or ``"clip"`` (PPO's)
@@ -141,7 +141,7 @@ class BOMRL(MetaAlgorithm):
         distance: str = "kl_meta_task",
         reg_coef: float | str | Schedule = "auto",
         inner_target_kl: float | None = None,
-        ridge_coef: float = 0.1,
+        ridge_coef: float = 0.3,
         surrogate: str = "sigmoid",
         clip_range: float | Schedule = 0.2,
         inner_solver: str = "lbfgs",

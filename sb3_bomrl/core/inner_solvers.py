@@ -35,8 +35,9 @@ class InnerSolver(NamedTuple):
     """
     Settings of :func:`solve_inner`.
 
-    :param method: ``"lbfgs"`` (limited-memory BFGS with a line search), ``"adam"``, ``"sgd"``, ``"rmsprop"`` (full batch
-        and elementwise: one optimiser per task) or ``"natural_gradient"`` (steps −α G(θ)⁻¹∇F, G the Fisher matrix)
+    :param method: ``"lbfgs"`` (limited-memory BFGS with a line search), ``"adam"``, ``"sgd"``, ``"rmsprop"`` (full
+        batch and elementwise: one optimiser per task) or ``"natural_gradient"`` (steps −α G(θ)⁻¹∇F, G the Fisher
+        matrix)
     :param learning_rate: step size α > 0; ``"lbfgs"`` finds its own
     :param n_steps: largest number of steps, undone ones included, at least 1
     :param max_kl: largest mean KL(π_φ ‖ π_θ) in nats; a step beyond it is undone, and the task goes on with half the

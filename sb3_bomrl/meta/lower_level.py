@@ -18,7 +18,7 @@ class LowerLevel:
     F(θ, φ) of Eq. (A2) on one batch of data, and a ridge κ‖θ − φ‖² beside a distance that is a KL.
 
     A KL sees only the directions in which the policy changes on the sampled states. In all others the curvature of the
-    surrogate decides, and where that is negative there is no minimum. The ridge has the curvature 2κ in every direction.
+    surrogate decides, and where that is negative there is no minimum. The ridge has curvature 2κ in every direction.
 
     :param actor: policy as a function of stacked parameters
     :param batch: support data

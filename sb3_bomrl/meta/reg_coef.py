@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from sb3_bomrl.types import Batch
 
-KL_PER_DIMENSION = 0.08
+KL_PER_DIMENSION = 0.05
 """Target of a continuous action, in nats per dimension."""
 
 KL_PER_CHOICE = 0.25

@@ -13,11 +13,16 @@ from sb3_bomrl.policies.extractors import (
 )
 
 
+LOG_STD_INIT = -0.5
+"""Of Gaussian actions at the start, in place of SB3's 0: most of those are clipped by the usual action spaces."""
+
+
 class NormalizedMlpPolicy(ActorCriticPolicy):
     """
-    SB3's ``ActorCriticPolicy``, whose features extractor is :class:`NormalizedFlattenExtractor` unless another is given.
+    SB3's ``ActorCriticPolicy``; its features extractor is :class:`NormalizedFlattenExtractor` unless another is given.
 
-    Observations that are no vector of numbers, such as ``Discrete`` ones and images, are not standardised.
+    Observations that are no vector of numbers, such as ``Discrete`` ones and images, are not standardised. The standard
+    deviation of Gaussian actions starts at exp(−0.5).
 
     :param observation_space: observation space
     :param action_space: action space
@@ -31,13 +36,14 @@ class NormalizedMlpPolicy(ActorCriticPolicy):
     ) -> None:
         if is_standardizable(observation_space):
             kwargs.setdefault("features_extractor_class", NormalizedFlattenExtractor)
+        kwargs.setdefault("log_std_init", LOG_STD_INIT)
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
 
 class NormalizedMultiInputPolicy(MultiInputActorCriticPolicy):
     """
-    SB3's ``MultiInputActorCriticPolicy``, whose features extractor is :class:`NormalizedCombinedExtractor` unless another
-    is given.
+    SB3's ``MultiInputActorCriticPolicy``; its features extractor is :class:`NormalizedCombinedExtractor` unless another
+    is given, and the standard deviation of Gaussian actions starts at exp(−0.5).
 
     :param observation_space: a ``Dict``
     :param action_space: action space
@@ -50,4 +56,5 @@ class NormalizedMultiInputPolicy(MultiInputActorCriticPolicy):
         self, observation_space: spaces.Dict, action_space: spaces.Space, lr_schedule: Schedule, **kwargs: Any
     ) -> None:
         kwargs.setdefault("features_extractor_class", NormalizedCombinedExtractor)
+        kwargs.setdefault("log_std_init", LOG_STD_INIT)
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)

@@ -3,6 +3,7 @@
 import pytest
 import torch as th
 from scipy.optimize import minimize as scipy_minimize
+
 from sb3_bomrl.core.lbfgs import CurvaturePairs, minimize
 
 N_TASKS, DIM = 4, 6
