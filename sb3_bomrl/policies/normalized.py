@@ -12,7 +12,6 @@ from sb3_bomrl.policies.extractors import (
     is_standardizable,
 )
 
-
 LOG_STD_INIT = -0.5
 """Of Gaussian actions at the start, in place of SB3's 0: most of those are clipped by the usual action spaces."""
 
