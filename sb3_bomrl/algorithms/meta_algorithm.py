@@ -544,6 +544,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         self.n_meta_iterations += 1
         self._n_updates += 1
         reports.record(self.logger, data, gradient, outer, self.env)
+        run.watch.see(data, gradient)
         watch.record(self.logger)
         return True
 
