@@ -18,7 +18,7 @@ from sb3_bomrl.meta.closed_form import check_closed_form, closed_form_adaptation
 from sb3_bomrl.meta.gradients import MetaGradient, bomrl_meta_gradient
 from sb3_bomrl.meta.hypergradients import HYPERGRADIENTS
 from sb3_bomrl.meta.lower_level import LowerLevel, adapt
-from sb3_bomrl.meta.reg_coef import calibrated_reg_coef, default_target_kl, next_reg_coef
+from sb3_bomrl.meta.reg_coef import calibrated_reg_coef, default_ridge_coef, default_target_kl, next_reg_coef
 from sb3_bomrl.meta.sampling_term import sampling_term
 from sb3_bomrl.types import Adaptation, Batch, Experience, MetaBatch, Params
 
@@ -50,7 +50,8 @@ class BOMRL(MetaAlgorithm):
         adapts by ``inner_target_kl``. A number has the scale of the advantages
     :param inner_target_kl: mean KL(π_φ ‖ π_θ') that ``reg_coef="auto"`` aims at, in nats; by default 0.05 for each
         dimension of a continuous action, and 0.25 for each choice of a discrete one
-    :param ridge_coef: κ ≥ 0, weight of ‖θ − φ‖² beside a distance that is a KL: it gives the lower level a minimum
+    :param ridge_coef: κ ≥ 0, weight of ‖θ − φ‖² beside a distance that is a KL: it gives the lower level a minimum; by
+        default 0.1 for continuous actions, and 0.3 for discrete ones
     :param surrogate: h, ``"linear"`` r, ``"sigmoid"`` 2σ(2(r−1)) or ``"clip"`` (PPO's)
     :param clip_range: ε of ``"clip"``, or a schedule
     :param inner_solver: ``"lbfgs"`` (limited-memory BFGS with a line search), ``"adam"``, ``"sgd"``, ``"rmsprop"`` or
@@ -111,7 +112,7 @@ class BOMRL(MetaAlgorithm):
     distance: str
     reg_coef: float | str | Schedule
     inner_target_kl: float | None
-    ridge_coef: float
+    ridge_coef: float | None
     surrogate: str
     clip_range: float | Schedule
     inner_solver: str
@@ -141,7 +142,7 @@ class BOMRL(MetaAlgorithm):
         distance: str = "kl_meta_task",
         reg_coef: float | str | Schedule = "auto",
         inner_target_kl: float | None = None,
-        ridge_coef: float = 0.3,
+        ridge_coef: float | None = None,
         surrogate: str = "sigmoid",
         clip_range: float | Schedule = 0.2,
         inner_solver: str = "lbfgs",
@@ -188,13 +189,15 @@ class BOMRL(MetaAlgorithm):
         check_choice("inner_solver", self.inner_solver, (*INNER_METHODS, "closed_form"))
         check_choice("hypergradient", self.hypergradient, tuple(HYPERGRADIENTS))
         super()._check_arguments()
+        if self.ridge_coef is not None:
+            check_non_negative("ridge_coef", self.ridge_coef)
         check_positive("inner_target_kl", self.inner_target_kl, optional=True)
         check_non_negative("reg_coef_now", self.reg_coef_now)  # load() puts the saved one there before
         if self.inner_max_kl != float("inf"):
             check_positive("inner_max_kl", self.inner_max_kl)
         for name in ("n_inner_steps", "inner_cg_max_steps", "hypergradient_cg_max_steps"):
             check_count(name, getattr(self, name))
-        for name in ("ridge_coef", "inner_gradient_tolerance", "inner_cg_damping", "hypergradient_damping"):
+        for name in ("inner_gradient_tolerance", "inner_cg_damping", "hypergradient_damping"):
             check_non_negative(name, getattr(self, name))
         if self.inner_solver in (*NOT_DIFFERENTIABLE, "closed_form") and self.hypergradient == "unrolled":
             raise ValueError(
@@ -241,7 +244,9 @@ class BOMRL(MetaAlgorithm):
 
     def _lower_level(self, batch: Batch, reg_coef: float) -> LowerLevel:
         clip_range = self._now("clip_range") if self.surrogate == "clip" else 0.0
-        ridge_coef = 0.0 if self.inner_solver == "closed_form" else self.ridge_coef
+        ridge_coef = default_ridge_coef(self.action_space) if self.ridge_coef is None else self.ridge_coef
+        if self.inner_solver == "closed_form":
+            ridge_coef = 0.0
         return LowerLevel(self.actor, batch, self.distance, self.surrogate, reg_coef, clip_range, ridge_coef)
 
     def adapt_params(self, meta_params: Params, support: Experience) -> Adaptation:

@@ -1,4 +1,4 @@
-"""The weight λ of the distance to the meta-policy, found from how far adaptation goes."""
+"""The weights of the lower level: λ, found from how far adaptation goes, and κ, that of its ridge."""
 
 from collections.abc import Callable
 
@@ -35,6 +35,16 @@ def default_target_kl(space: spaces.Space) -> float:
     if isinstance(space, spaces.MultiBinary):
         return KL_PER_CHOICE * int(np.prod(space.shape))
     return KL_PER_CHOICE
+
+
+def default_ridge_coef(space: spaces.Space) -> float:
+    """
+    Return the weight κ of ‖θ − φ‖².
+
+    :param space: action space
+    :return: 0.1 for continuous actions, and 0.3 for discrete ones
+    """
+    return 0.1 if isinstance(space, spaces.Box) else 0.3
 
 
 def calibrated_reg_coef(kl_at: Callable[[float], th.Tensor], batch: Batch, target_kl: float) -> float:
