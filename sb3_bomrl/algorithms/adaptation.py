@@ -17,6 +17,7 @@ from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.rollout.tasks import has_tasks
 from sb3_bomrl.saving.normalizer import normalizes_observations
 from sb3_bomrl.types import Params, Task
+from sb3_bomrl.vec_env.make import check_no_vector_env
 
 
 def adapt_model(
@@ -76,6 +77,7 @@ def as_task_env(model: Any, env_or_task: Any) -> tuple[VecEnv, Task]:
     :raises ValueError: if a task is given and the model's environment cannot set it, the environment has no task yet,
         the spaces differ, or the statistics of the model's ``VecNormalize`` are not there
     """
+    check_no_vector_env("env_or_task", env_or_task)
     if not isinstance(env_or_task, gym.Env | VecEnv):
         if model.env is None or not has_tasks(model.env):
             raise ValueError(

@@ -107,7 +107,6 @@ def _warn_user(message: str, category: type[Warning]) -> None:
 _COUNTS = (
     "n_steps",
     "meta_batch_size",
-    "n_envs_per_task",
     "cg_max_steps",
     "n_critic_updates",
     "batch_size",
@@ -169,8 +168,9 @@ def check_shared_arguments(model: Any) -> None:
     for name in _COUNTS:
         check_count(name.removeprefix("_"), getattr(model, name))
     check_count("n_rollout_threads", model.n_rollout_threads, largest=_MOST_THREADS)
-    if model.tasks_per_chunk is not None:
-        check_count("tasks_per_chunk", model.tasks_per_chunk)
+    for name in ("n_envs_per_task", "tasks_per_chunk"):
+        if getattr(model, name) is not None:
+            check_count(name, getattr(model, name))
     check_non_negative("verbose", model.verbose, integer=True)
     if not callable(model.learning_rate):
         check_non_negative("learning_rate", model.learning_rate)

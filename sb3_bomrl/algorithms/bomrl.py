@@ -41,7 +41,8 @@ class BOMRL(MetaAlgorithm):
     :param learning_rate: step size of ``outer_step="adam"`` and of the value network, or a schedule
     :param n_steps: steps per phase and environment
     :param meta_batch_size: tasks per meta-iteration; it must divide the number of environments, or be a multiple of it
-    :param n_envs_per_task: environments per task where ``env`` is an id
+    :param n_envs_per_task: environments per task where ``env`` is an id; ``None`` is 20 where they are stepped as a
+        batch, and 4 where they are stepped one by one
     :param gamma: discount factor
     :param gae_lambda: λ of generalised advantage estimation
     :param distance: D, ``"kl_meta_task"`` KL(π_φ ‖ π_θ), Alg(1), ``"kl_task_meta"`` KL(π_θ ‖ π_φ), Alg(2), or
@@ -136,7 +137,7 @@ class BOMRL(MetaAlgorithm):
         learning_rate: float | Schedule = 3e-4,
         n_steps: int = 200,
         meta_batch_size: int = 5,
-        n_envs_per_task: int = 20,
+        n_envs_per_task: int | None = None,
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
         distance: str = "kl_meta_task",

@@ -22,6 +22,7 @@ from sb3_bomrl.rollout.returns import lengths_per_episode, returns_per_episode
 from sb3_bomrl.rollout.tasks import TaskSampler, has_tasks
 from sb3_bomrl.saving.files import write_atomically
 from sb3_bomrl.types import Params, Rollout, Task
+from sb3_bomrl.vec_env.make import check_no_vector_env
 
 AdaptFunction = Callable[[Params, Rollout, int], Params]
 """(current parameters, a rollout of them, number of adaptations before) -> adapted parameters."""
@@ -169,6 +170,7 @@ def evaluate_adaptation(
         check_positive(name, value, integer=True)
     check_non_negative("n_adaptation_steps", n_adaptation_steps, integer=True)
     check_positive("max_episode_steps", max_episode_steps, integer=True, optional=True)
+    check_no_vector_env("env", env)
     if not isinstance(env, gym.Env | VecEnv):
         raise ValueError(f"env must be an environment or VecEnv, got {env!r}")
     vec_env = as_vec_env(model, env)

@@ -53,7 +53,7 @@ from sb3_bomrl.rollout.workers import with_watched_workers
 from sb3_bomrl.saving.model_file import Path
 from sb3_bomrl.saving.save_load import checked_parameters, load_model, save_model
 from sb3_bomrl.types import Adaptation, Batch, Experience, MetaBatch, Params, Rollout, Task
-from sb3_bomrl.vec_env import make_meta_vec_env
+from sb3_bomrl.vec_env.make import check_no_vector_env, default_envs_per_task, make_meta_vec_env
 
 SelfMetaAlgorithm = TypeVar("SelfMetaAlgorithm", bound="MetaAlgorithm")
 Result = TypeVar("Result")
@@ -74,7 +74,8 @@ class MetaAlgorithm(OnPolicyAlgorithm):
     :param learning_rate: step size of ``outer_step="adam"`` and of the value network, or a schedule
     :param n_steps: steps per phase and environment
     :param meta_batch_size: tasks per meta-iteration; it must divide the number of environments, or be a multiple of it
-    :param n_envs_per_task: environments per task where ``env`` is an id
+    :param n_envs_per_task: environments per task where ``env`` is an id; ``None`` is 20 where they are stepped as a
+        batch, and 4 where they are stepped one by one
     :param gamma: discount factor
     :param gae_lambda: λ of generalised advantage estimation
     :param normalize_advantage: scale the advantages to unit standard deviation, support data per task, query data over
@@ -136,7 +137,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         learning_rate: float | Schedule = 3e-4,
         n_steps: int = 200,
         meta_batch_size: int = 5,
-        n_envs_per_task: int = 20,
+        n_envs_per_task: int | None = None,
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
         normalize_advantage: bool = True,
@@ -208,9 +209,10 @@ class MetaAlgorithm(OnPolicyAlgorithm):
             raise ValueError(NO_SDE)
         makes_env = isinstance(env, str)
         if isinstance(env, str):
-            for name in ("meta_batch_size", "n_envs_per_task"):
-                check_count(name, getattr(self, name))
-            env = make_meta_vec_env(env, meta_batch_size * n_envs_per_task, seed=seed)
+            check_count("meta_batch_size", meta_batch_size)
+            self.n_envs_per_task = default_envs_per_task(env) if n_envs_per_task is None else n_envs_per_task
+            check_count("n_envs_per_task", self.n_envs_per_task)
+            env = make_meta_vec_env(env, meta_batch_size * self.n_envs_per_task, seed=seed)
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]
@@ -289,6 +291,12 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         check_for_correct_spaces(env, self.observation_space, self.action_space)
         self.n_envs = env.num_envs
         super().set_env(env, force_reset)
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """Make a VecEnv of an environment; Gymnasium's own vectorised environments are refused."""
+        check_no_vector_env("env", env)
+        return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     # ------------------------------------------------------------------ the lower level
 

@@ -32,7 +32,8 @@ class ProMP(GradientAdaptation):
     :param learning_rate: step size of Adam, or a schedule
     :param n_steps: steps per phase and environment
     :param meta_batch_size: tasks per meta-iteration; it must divide the number of environments, or be a multiple of it
-    :param n_envs_per_task: environments per task where ``env`` is an id
+    :param n_envs_per_task: environments per task where ``env`` is an id; ``None`` is 20 where they are stepped as a
+        batch, and 4 where they are stepped one by one
     :param gamma: discount factor
     :param gae_lambda: λ of generalised advantage estimation
     :param inner_lr: α, step size of the policy-gradient steps, or a schedule, whose last value adapts after training
@@ -84,7 +85,7 @@ class ProMP(GradientAdaptation):
         learning_rate: float | Schedule = 1e-3,
         n_steps: int = 200,
         meta_batch_size: int = 5,
-        n_envs_per_task: int = 20,
+        n_envs_per_task: int | None = None,
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
         inner_lr: float | Schedule = 0.1,

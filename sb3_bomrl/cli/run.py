@@ -10,6 +10,7 @@ from sb3_bomrl.algorithms.argument_types import annotations_of, check_types, fit
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.algorithms.registry import REGISTRY
 from sb3_bomrl.checks import check_count
+from sb3_bomrl.vec_env.make import default_envs_per_task
 from sb3_bomrl.zoo.registry import EXPRESSIONS, constructor_arguments
 
 RUN_FILE = "run.json"
@@ -105,7 +106,8 @@ def new_run(env: str, algo: str, params: Sequence[str], seed: int, timesteps: in
     cls = find_algorithm(algo)
     settings = parse_params(params, cls)
     defaults = inspect.signature(cls.__init__).parameters
-    n_per_task = settings.pop("n_envs_per_task", defaults["n_envs_per_task"].default)
+    n_per_task = settings.pop("n_envs_per_task", None)
+    n_per_task = default_envs_per_task(env) if n_per_task is None else n_per_task
     n_tasks = settings.get("meta_batch_size", defaults["meta_batch_size"].default)
     for name, count in (("n_envs_per_task", n_per_task), ("meta_batch_size", n_tasks)):
         check_count(name, count)

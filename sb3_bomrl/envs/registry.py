@@ -6,6 +6,9 @@ from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 
+ARRAY_VEC_ENV = "sb3_bomrl.vec_env.array:ArrayTaskVecEnv"
+"""What steps families derived from :class:`~sb3_bomrl.envs.array_env.ArrayTaskEnv`."""
+
 
 class EnvEntry(NamedTuple):
     """
@@ -34,6 +37,10 @@ def _frozen_lake(entry_point: str, family: str) -> EnvEntry:
     return EnvEntry(f"sb3_bomrl.envs.frozen_lake:{entry_point}", 49, "numpy", vec_env, {"family": family})
 
 
+def _array(entry_point: str, horizon: int) -> EnvEntry:
+    return EnvEntry(f"sb3_bomrl.envs.{entry_point}", horizon, "numpy", ARRAY_VEC_ENV)
+
+
 ENVS: Mapping[str, EnvEntry] = {
     "bomrl/HalfCheetahVel-v0": _mujoco("locomotion:HalfCheetahVelEnv"),
     "bomrl/HalfCheetahDir-v0": _mujoco("locomotion:HalfCheetahDirEnv"),
@@ -47,6 +54,13 @@ ENVS: Mapping[str, EnvEntry] = {
     ),
     "bomrl/FrozenLakeHighVariance-v0": _frozen_lake("FrozenLakeHighVarianceEnv", "high_variance"),
     "bomrl/FrozenLakeLowVariance-v0": _frozen_lake("FrozenLakeLowVarianceEnv", "low_variance"),
+    "bomrl/CartPoleForce-v0": _array("classic_control:CartPoleForceEnv", 500),
+    "bomrl/PendulumParams-v0": _array("classic_control:PendulumParamsEnv", 200),
+    "bomrl/AcrobotTorque-v0": _array("classic_control:AcrobotTorqueEnv", 200),
+    "bomrl/MountainCarPower-v0": _array("classic_control:MountainCarPowerEnv", 200),
+    "bomrl/GridGoal-v0": _array("hidden_goals:GridGoalEnv", 20),
+    "bomrl/ReachGoal-v0": _array("hidden_goals:ReachGoalEnv", 30),
+    "bomrl/PointMassGoal-v0": _array("hidden_goals:PointMassGoalEnv", 50),
 }
 """Every environment by its id."""
 

@@ -20,7 +20,7 @@ from sb3_bomrl.rl2.trial_vec_env import TrialVecEnv
 from sb3_bomrl.rl2.trial_wrapper import TrialWrapper
 from sb3_bomrl.rollout.time_limit import check_episode_lengths, time_limit
 from sb3_bomrl.types import Task
-from sb3_bomrl.vec_env.make import fast_backend, make_meta_vec_env
+from sb3_bomrl.vec_env.make import check_no_vector_env, fast_backend, make_meta_vec_env
 
 
 def make_trial_vec_env(
@@ -64,6 +64,7 @@ def as_trial_env(env: GymEnv, episodes_per_trial: int) -> VecEnv:
     :return: VecEnv
     :raises ValueError: for a VecEnv of anything else
     """
+    check_no_vector_env("env", env)
     if isinstance(env, gym.Env):
         if not is_wrapped(env, TrialWrapper):
             env = TrialWrapper(env if is_wrapped(env, Monitor) else Monitor(env), episodes_per_trial)

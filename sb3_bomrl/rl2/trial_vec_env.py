@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 
 from sb3_bomrl.checks import check_positive
 from sb3_bomrl.rl2.trial_wrapper import TrialWrapper, trial_space
+from sb3_bomrl.types import map_observations
 from sb3_bomrl.vec_env.base import BatchTaskVecEnv, Ids
 
 
@@ -72,7 +73,7 @@ class TrialVecEnv(VecEnvWrapper):
             last = infos[i].pop("terminal_observation")
             infos[i] |= {"trial_episode": episode, "TimeLimit.truncated": False}
             if dones[i]:
-                own = _flatten(self.venv.observation_space, np.asarray(last)[None])
+                own = _flatten(self.venv.observation_space, map_observations(lambda x: np.asarray(x)[None], last))
                 infos[i]["terminal_observation"] = np.concatenate([own[0], taken[i], told[i]]).astype(np.float32)
         self._returns[ended], self._lengths[ended], self._numbers[dones] = 0.0, 0, 0
         observations[dones, -told.shape[1] - taken.shape[1] :] = 0.0
@@ -129,8 +130,10 @@ class TrialVecEnv(VecEnvWrapper):
         self.venv.close()
 
 
-def _flatten(space: spaces.Space, values: npt.NDArray) -> npt.NDArray:
-    """A batch of elements of a ``Box`` or ``Discrete`` space as rows of numbers, one-hot where they are discrete."""
+def _flatten(space: spaces.Space, values: Any) -> npt.NDArray:
+    """A batch of elements of a space as rows of numbers: one-hot where discrete, part by part of a ``Dict``."""
+    if isinstance(space, spaces.Dict):
+        return np.concatenate([_flatten(part, values[key]) for key, part in space.items()], axis=1)
     if isinstance(space, spaces.Discrete):
         return np.eye(int(space.n))[values.ravel() - int(space.start)]
     return values.reshape(len(values), -1)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from sb3_bomrl.vec_env.array import ArrayTaskVecEnv
 from sb3_bomrl.vec_env.base import ArrayStep, BatchTaskVecEnv
 from sb3_bomrl.vec_env.frozen_lake import FrozenLakeVecEnv
 from sb3_bomrl.vec_env.make import make_meta_vec_env
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArrayStep",
+    "ArrayTaskVecEnv",
     "BatchTaskVecEnv",
     "FrozenLakeVecEnv",
     "MujocoTaskVecEnv",

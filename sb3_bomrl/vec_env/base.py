@@ -3,7 +3,9 @@
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -15,10 +17,13 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 
 from sb3_bomrl.checks import check_choice, check_positive
 from sb3_bomrl.envs.tasks import TaskDistribution
-from sb3_bomrl.types import Task
+from sb3_bomrl.types import Task, map_observations
 from sb3_bomrl.vec_env.env_view import EnvView
 
 _logger = logging.getLogger("sb3_bomrl")
+
+ObsArrays: TypeAlias = Any
+"""Observations of rows, (n, \\*shape), or a dictionary of such for ``spaces.Dict``."""
 
 Ids = npt.NDArray[np.intp]
 
@@ -27,13 +32,13 @@ class ArrayStep(NamedTuple):
     """
     Arrays of one step of the whole batch.
 
-    :param obs: observations after the step, before any reset, (n_envs, \\*shape)
+    :param obs: observations after the step, before any reset, (n_envs, \\*shape), or a dictionary of such
     :param rewards: (n_envs,)
     :param terminated: (n_envs,), true where the MDP ended; ``None`` if it never does
     :param diverged: (n_envs,), true where the simulation broke down; ``None`` if it cannot
     """
 
-    obs: npt.NDArray
+    obs: ObsArrays
     rewards: npt.NDArray
     terminated: npt.NDArray[np.bool_] | None = None
     diverged: npt.NDArray[np.bool_] | None = None
@@ -104,12 +109,12 @@ class BatchTaskVecEnv(VecEnv):
         """Make the arrays of ``num_envs`` rows; the constructor calls it before it applies the first tasks."""
 
     @abstractmethod
-    def reset_rows(self, ids: Ids) -> npt.NDArray:
+    def reset_rows(self, ids: Ids) -> ObsArrays:
         """
         Start new episodes; random numbers come from ``self.views[i].np_random``.
 
         :param ids: rows, increasing
-        :return: their first observations, (len(ids), \\*shape)
+        :return: their first observations, (len(ids), \\*shape), or a dictionary of such
         """
 
     @abstractmethod
@@ -185,7 +190,7 @@ class BatchTaskVecEnv(VecEnv):
         return self._tasks[index]
 
     # ------------------------------------------------------------------ VecEnv
-    def reset(self) -> npt.NDArray:
+    def reset(self) -> ObsArrays:
         """Start a new episode everywhere."""
         for view, seed in zip(self.views, self._seeds, strict=True):
             view.on_reset(seed)
@@ -243,10 +248,12 @@ class BatchTaskVecEnv(VecEnv):
     ) -> None:
         """Complete the infos of the episodes that ended, and start the next ones in ``result.obs``."""
         columns = {name: column[ids].tolist() for name, column in self.info_columns().items()}
-        for k, i in enumerate(ids):
+        last = map_observations(itemgetter(ids), result.obs)
+        rows = ids.tolist()
+        for k, i in enumerate(rows):
             info = infos[i]
             info["TimeLimit.truncated"] = bool(truncated[i])
-            info["terminal_observation"] = result.obs[i].copy()
+            info["terminal_observation"] = map_observations(itemgetter(k), last)
             if result.diverged is not None and result.diverged[i]:
                 info["diverged"] = True
             else:
@@ -254,9 +261,9 @@ class BatchTaskVecEnv(VecEnv):
         self._n_elapsed[ids] = 0
         for call in self.before_resets:  # a wrapper that chooses the next episodes' tasks
             call(ids)
-        result.obs[ids] = self.reset_rows(ids)
-        for i in ids:
-            self.reset_infos[i] = {"task": self._tasks[i], **self.reset_info(int(i))}
+        map_observations(partial(_write_rows, ids), result.obs, self.reset_rows(ids))
+        for i in rows:
+            self.reset_infos[i] = {"task": self._tasks[i], **self.reset_info(i)}
 
     def close(self) -> None:
         """Log the simulations that have diverged since the last report; there is nothing to release."""
@@ -293,3 +300,7 @@ class BatchTaskVecEnv(VecEnv):
     def get_images(self) -> Sequence[npt.NDArray[np.uint8] | None]:
         """Return images of all environments."""
         return [self.render_one(i) for i in range(self.num_envs)]
+
+
+def _write_rows(ids: Ids, array: npt.NDArray, rows: npt.NDArray) -> None:
+    array[ids] = rows

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import CheckpointCallback, ConvertCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_bomrl import EMAML, FOMAML, MAML, ProMP, Reptile
+from sb3_bomrl import EMAML, FOMAML, MAML, ProMP, Reptile, evaluate_adaptation, evaluate_trials
 
 
 def scaled(params, factor):
@@ -86,6 +86,29 @@ def test_arguments_of_the_baselines(tiny, cls, kwargs, words):
 def test_arguments_that_make_environments(tiny, kwargs):
     with pytest.raises(ValueError, match="must be an integer of at least 1"):
         tiny.model("bomrl/Navigation2D-v0", **kwargs)
+
+
+def test_gymnasiums_vectorised_environments(tiny):
+    """Wherever an environment may be given, one sentence says what to do."""
+    env = gym.make_vec("CartPole-v1", num_envs=2)
+    words = r"must be an environment or a VecEnv .*, got Gymnasium's \w+: make the same .*make_meta_vec_env"
+    model = tiny.model()
+    for use in (
+        tiny.model,
+        model.set_env,
+        model.adapt,
+        lambda env: evaluate_adaptation(model, env),
+        lambda env: evaluate_trials(model, env, [None]),
+    ):
+        with pytest.raises(ValueError, match=words):
+            use(env)
+    env.close()
+
+
+@pytest.mark.parametrize(("env_id", "n_envs"), [("CartPole-v1", 2 * 4), ("bomrl/Navigation2D-v0", 2 * 20)])
+def test_how_many_environments_an_id_makes(tiny, env_id, n_envs):
+    assert tiny.model(env_id).n_envs == n_envs
+    assert tiny.model(env_id, n_envs_per_task=3).n_envs == 2 * 3
 
 
 def test_an_environment_that_does_not_exist(tiny):

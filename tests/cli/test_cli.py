@@ -179,7 +179,7 @@ def test_every_algorithm_trains_is_evaluated_and_resumed(tmp_path, monkeypatch, 
         (["train", ENV, "-P", "policy_kwargs=dict(colour=1)"], "colour"),
         (["train", ENV, "-P", "n_steps=1000000000000"], "n_steps must be at most 2147483647, got 1000000000000"),
         (["train", ENV, "-P", "n_steps=2.5"], "n_steps must be an integer, got 2.5"),
-        (["train", ENV, "-P", "n_envs_per_task=many"], "n_envs_per_task must be an integer, got 'many'"),
+        (["train", ENV, "-P", "n_envs_per_task=many"], "n_envs_per_task must be an integer or None, got 'many'"),
         (["train", ENV, "-P", "meta_batch_size=1000000000"], "n_envs must be at most 1048576, got 20000000000"),
         (
             ["train", ENV, "-P", "device=meta"],

@@ -11,7 +11,14 @@ from sb3_bomrl.rl2.trial_vec_env import TrialVecEnv
 from sb3_bomrl.vec_env import NavigationVecEnv
 
 N_ENVS, N_EPISODES, HORIZON = 3, 2, 8
-FAMILIES = ["Navigation2D", "HalfCheetahVel", "FrozenLakeHighVariance", "HopperRandParams"]
+FAMILIES = [
+    "Navigation2D",
+    "HalfCheetahVel",
+    "FrozenLakeHighVariance",
+    "HopperRandParams",
+    "CartPoleForce",
+    "PointMassGoal",
+]
 
 
 def both(env_id):
