@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_bomrl.algorithms.evaluation import AdaptationCurve, evaluate_adaptation, write_curves
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.saving.files import write_atomically
+from sb3_bomrl.saving.files import make_folder, write_atomically
 from sb3_bomrl.types import Task
 
 
@@ -163,7 +163,7 @@ class AdaptationCallback(EventCallback):
     def _write(self) -> None:
         if self.log_path is None:
             return
-        self.log_path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.log_path)
         curves = [curve for _, curve in self.evaluations]
         arrays: dict[str, Any] = {
             "timesteps": np.array([timesteps for timesteps, _ in self.evaluations]),

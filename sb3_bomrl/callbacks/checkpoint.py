@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.checks import check_positive
 from sb3_bomrl.saving.checkpoints import checkpoint_number, checkpoints
-from sb3_bomrl.saving.files import TEMPORARY
+from sb3_bomrl.saving.files import TEMPORARY, make_folder
 
 _N_KEPT = 2
 
@@ -45,7 +45,7 @@ class ExactCheckpointCallback(BaseCallback):
     def _on_training_start(self) -> None:
         if not isinstance(self.model, MetaAlgorithm):
             raise ValueError(f"ExactCheckpointCallback needs a MetaAlgorithm, got {type(self.model).__name__}")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         found = checkpoints(self.folder)
         if found and checkpoint_number(found[-1]) > self.model.n_meta_iterations:
             raise ValueError(

@@ -10,6 +10,7 @@ from sb3_bomrl.algorithms.argument_types import annotations_of, check_types, fit
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.algorithms.registry import REGISTRY
 from sb3_bomrl.checks import check_count
+from sb3_bomrl.saving.files import read_regular
 from sb3_bomrl.zoo.registry import EXPRESSIONS, constructor_arguments
 
 RUN_FILE = "run.json"
@@ -118,13 +119,14 @@ def read_run(folder: Path) -> Run | None:
 
     :param folder: of the run
     :return: the settings, ``None`` if the folder holds no run
-    :raises ValueError: if its file is not one of `bomrl train`
+    :raises ValueError: if its file is not one of `bomrl train`, or no regular file
     """
     file = folder / RUN_FILE
     if not file.exists():
         return None
+    text = read_regular(file)
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(text)
         run = Run(**found)
         check_types(Run.__annotations__, run._asdict())
         find_algorithm(run.algo)

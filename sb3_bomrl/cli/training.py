@@ -14,12 +14,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.callbacks.checkpoint import ExactCheckpointCallback
 from sb3_bomrl.callbacks.progress import ProgressLineCallback
-from sb3_bomrl.cli.lock import folder_lock
 from sb3_bomrl.cli.progress_csv import ProgressCSV
 from sb3_bomrl.cli.run import RUN_FILE, Run, find_algorithm
 from sb3_bomrl.policies.extractors import NormalizedFlattenExtractor
 from sb3_bomrl.saving.checkpoints import checkpoints, load_checkpoint
 from sb3_bomrl.saving.files import write_atomically
+from sb3_bomrl.saving.lock import folder_lock
 from sb3_bomrl.vec_env import make_meta_vec_env
 from sb3_bomrl.zoo.registry import constructor_arguments
 

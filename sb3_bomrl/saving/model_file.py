@@ -175,10 +175,13 @@ def read_bytes(path: Path) -> bytes:
     found = [name for name in names if name.exists()]
     if not found:
         raise FileNotFoundError(f"path must name a saved model: neither {str(path)!r} nor {str(names[1])!r} exists")
-    for name in found:
-        if name.is_file():
-            return read_regular(name)
-    raise ModelFileError(f"path must name a saved model, got {str(path)!r}, which is no regular file")
+    file = next((name for name in found if name.is_file()), None)
+    if file is None:
+        raise ModelFileError(f"path must name a saved model, got {str(path)!r}, which is no regular file")
+    try:
+        return read_regular(file)
+    except ValueError as error:
+        raise ModelFileError(f"path must name a saved model, but {error}") from error
 
 
 def _plain(value: Any) -> Any:

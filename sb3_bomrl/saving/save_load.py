@@ -13,7 +13,7 @@ from stable_baselines3.common.save_util import load_from_zip_file, recursive_get
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict
 
 from sb3_bomrl.saving.checks import check_normalizer_statistics, check_settings
-from sb3_bomrl.saving.files import is_stream, write_atomically
+from sb3_bomrl.saving.files import is_stream, make_folder, write_atomically
 from sb3_bomrl.saving.model_file import (
     ModelFile,
     ModelFileError,
@@ -63,12 +63,13 @@ def save_model(model: Any, path: Path, save: Callable[[io.BytesIO], None]) -> No
         path.write(data)
         return
     target = _with_suffix(pathlib.Path(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     write_atomically(target, lambda file: file.write(data))
 
 
 def _with_suffix(path: pathlib.Path) -> pathlib.Path:
-    return path if path.suffix or is_stream(path) else path.with_suffix(".zip")
+    written_through = is_stream(path) or (path.is_symlink() and not path.is_dir())
+    return path if path.suffix or written_through else path.with_suffix(".zip")
 
 
 def load_model(

@@ -21,6 +21,7 @@ from sb3_bomrl.cli import app as cli
 from sb3_bomrl.cli.run import Run, new_run
 from sb3_bomrl.saving.checkpoints import checkpoints
 from sb3_bomrl.zoo import play
+from tests.cli.test_progress_csv import full_disk
 
 ENV = "bomrl/Navigation2D-v0"
 TINY = ["-P", "n_steps=10", "-P", "meta_batch_size=2", "-P", "n_envs_per_task=2"]
@@ -91,6 +92,12 @@ def test_video_shows_both_policies_side_by_side(run, tmp_path, monkeypatch, name
         assert video[0].shape[:2] == (64, 64)
     assert played[0][0] is not played[1][0]
     assert played[0][1] == (0.4, -0.1)
+    before = (tmp_path / name).read_bytes()
+    played.clear()
+    if name == "a.gif":  # ffmpeg writes a file of its own first
+        with full_disk(10), pytest.raises(OSError, match=name):
+            call("video", run, "--task", "(0.4, -0.1)", "--episodes", 2, "-o", tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before
 
 
 def test_an_interrupted_run_is_resumed(run, tmp_path, monkeypatch):
