@@ -11,6 +11,7 @@ import torch as th
 from stable_baselines3.common.utils import get_device
 
 from sb3_bomrl.algorithms.argument_types import annotations_of, check_types, parameters_of, plain
+from sb3_bomrl.algorithms.policy_arguments import check_policy_kwargs, plain_policy_kwargs
 from sb3_bomrl.checks import (
     check_choice,
     check_count,
@@ -142,7 +143,7 @@ def check_construction(cls: type, **arguments: Any) -> None:
 
 def make_arguments_plain(model: Any) -> None:
     """
-    Turn arguments that are scalars of NumPy or paths into Python's own types, so that a saved model loads anywhere.
+    Turn NumPy's scalars, arrays within ``policy_kwargs`` and paths into Python's own types, so that a model loads anywhere.
 
     :param model: a :class:`~sb3_bomrl.MetaAlgorithm`
     """
@@ -150,6 +151,7 @@ def make_arguments_plain(model: Any) -> None:
         if attribute in vars(model):
             value = getattr(model, attribute)
             setattr(model, attribute, os.fspath(value) if isinstance(value, os.PathLike) else plain(value))
+    model.policy_kwargs = plain_policy_kwargs(model.policy_class, model.policy_kwargs)
 
 
 def _attributes_of(cls: type) -> dict[str, str]:
@@ -184,6 +186,7 @@ def check_shared_arguments(model: Any) -> None:
     check_choice("outer_step", model.outer_step, model.outer_steps)
     attributes = _attributes_of(type(model)).items()
     check_types(annotations_of(type(model)), {n: getattr(model, a) for n, a in attributes if a in vars(model)})
+    check_policy_kwargs(model.policy_class, model.policy_kwargs)
     if model.line_search and not (model.outer_step == "trpo" and model.supports_line_search()):
         raise ValueError(
             "line_search must be False, got True: it needs outer_step='trpo', and a meta-gradient that is the gradient "

@@ -256,6 +256,8 @@ class MetaAlgorithm(OnPolicyAlgorithm):
             raise ValueError(
                 f"n_steps must be smaller, for a rollout to fit in memory, got {self.n_steps}: {error}"
             ) from error
+        except TypeError as error:
+            raise TypeError(f"policy_kwargs must fit {self.policy_class.__name__}: {error}") from error
         self.task_generator = generator
         self.policy.set_training_mode(False)
         self.actor = Actor(self.policy)
