@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sb3_bomrl.checks import short, shortened
 from sb3_bomrl.saving.archive import (
     ZIP_ERRORS,
     ArchiveError,
@@ -79,7 +80,7 @@ class ModelFile(NamedTuple):
         :param why: end of the message, after the name of the file
         :return: the error
         """
-        return ModelFileError(f"path must name a model saved by {self.algorithm}: {self.name} {why}")
+        return ModelFileError(f"path must name a model saved by {self.algorithm}: {self.name} {shortened(why, 1000)}")
 
     def without_pickles(self, parts: Iterable[str]) -> io.BytesIO:
         """
@@ -96,7 +97,7 @@ class ModelFile(NamedTuple):
             members = read_stored(self.data)
             for name in members:
                 if name not in weights and name not in ("data", variables, *_TEXT_MEMBERS):
-                    raise ArchiveError(f"holds {name!r}, which belongs to no model")
+                    raise ArchiveError(f"holds {short(name)}, which belongs to no model")
             for name in weights:
                 if name not in members:
                     raise ArchiveError(f"lacks {name!r}")
@@ -136,11 +137,11 @@ def read_model_file(path: Path, algorithms: Sequence[str], trusted: bool) -> Mod
     """
     file = ModelFile(repr(path), algorithms[0], read_bytes(path), {})
     try:
-        if not trusted:
-            read_stored(file.data)
-        with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
-            text, broken = archive.read("data"), archive.testzip()
-        if not trusted:
+        if trusted:
+            with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
+                text, broken = archive.read("data"), archive.testzip()
+        else:
+            text, broken = read_stored(file.data)["data"], None
             check_json_size(text)
         settings = json.loads(text.decode())
     except DamagedArchiveError as error:
@@ -150,12 +151,12 @@ def read_model_file(path: Path, algorithms: Sequence[str], trusted: bool) -> Mod
     except ZIP_ERRORS as error:
         raise DamagedFileError(str(file.refuse("is not a whole model file"))) from error
     if broken is not None:
-        raise DamagedFileError(str(file.refuse(f"is damaged at {broken!r}")))
+        raise DamagedFileError(str(file.refuse(f"is damaged at {short(broken)}")))
     if not isinstance(settings, dict):
         raise file.refuse("is not a whole model file")
     writer = settings.get("_algorithm_name", "another library")
     if writer not in algorithms:
-        raise file.refuse(f"was saved by {writer}")
+        raise file.refuse(f"was saved by {shortened(str(writer))}")
     return file._replace(settings=settings)
 
 
