@@ -140,7 +140,14 @@ def test_a_run_file_of_something_else_is_named(tmp_path, text):
         read_run(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "value"), [("seed", "0"), ("algo", "dqn"), ("params", []), ("n_envs", True)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("seed", "0"), ("algo", "dqn"), ("params", []), ("n_envs", True)),
+        *(("seed", -1), ("seed", 2**32), ("timesteps", -4), ("timesteps", 0), ("n_envs", 0), ("n_envs", 2**40)),
+        *(("params", {name: 1}) for name in ("env", "seed", "verbose", "_init_setup_model", "x" * 10_000)),
+    ],
+)
 def test_a_run_file_with_settings_of_another_type_is_named(tmp_path, name, value):
     run = {**Run(ENV, "bomrl", 4, {}, 0, 100)._asdict(), name: value}
     (tmp_path / "run.json").write_text(json.dumps(run))
@@ -198,6 +205,20 @@ def test_a_file_in_place_of_a_folder_is_named(stopped, capsys, tmp_path):
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "checkpoints").write_bytes(b"")
     fails_with(capsys, "checkpoints must be a folder", *new, tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"gamma": "x"}, "gamma must be a number, got 'x'"),
+        ({"policy_kwargs": "open('x')"}, "policy_kwargs must be made of literals"),
+        ({"learning_rate": "exp_1"}, "learning_rate must be a number or 'lin_<start>'"),
+    ],
+)
+def test_a_run_file_with_wrong_settings_of_the_algorithm_is_named(tmp_path, params, words):
+    (tmp_path / "run.json").write_text(json.dumps(Run(ENV, "bomrl", 4, params, 0, 100)._asdict()))
+    with pytest.raises(ValueError, match=rf"run\.json must hold the settings.* {words}"):
+        read_run(tmp_path)
 
 
 def test_a_run_file_imports_no_module(tmp_path, tiny):
