@@ -28,6 +28,7 @@ from sb3_bomrl.algorithms.arguments import (
     check_shared_arguments,
     make_arguments_plain,
     shared_arguments_without_effect,
+    warn_of_one_task,
     warn_without_effect,
     with_new_names,
 )
@@ -229,7 +230,8 @@ class MetaAlgorithm(OnPolicyAlgorithm):
             _init_setup_model=_init_setup_model,
             supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
         )
-        if env is not None:
+        if self.env is not None:
+            warn_of_one_task(self.env)
             beside = {} if makes_env else {"n_envs_per_task": "beside an environment that is not an id"}
             warn_without_effect(self, {**self._without_effect(), **beside})
 
@@ -286,6 +288,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         check_for_correct_spaces(env, self.observation_space, self.action_space)
         self.n_envs = env.num_envs
         super().set_env(env, force_reset)
+        warn_of_one_task(env)
 
     # ------------------------------------------------------------------ the lower level
 
