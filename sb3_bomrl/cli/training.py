@@ -17,6 +17,7 @@ from sb3_bomrl.callbacks.progress import ProgressLineCallback
 from sb3_bomrl.cli.progress_csv import ProgressCSV
 from sb3_bomrl.cli.run import RUN_FILE, Run, find_algorithm
 from sb3_bomrl.policies.extractors import NormalizedFlattenExtractor
+from sb3_bomrl.rollout.workers import close_in_time
 from sb3_bomrl.saving.checkpoints import checkpoints, load_checkpoint
 from sb3_bomrl.saving.files import write_atomically
 from sb3_bomrl.saving.lock import folder_lock
@@ -45,14 +46,15 @@ def train(run: Run, folder: Path, resume: bool, save_freq: int, verbose: bool, t
         return cls(env=env, seed=run.seed, **{**_policy(env), **constructor_arguments(cls, run.params)})
 
     made = None if resume else make()  # before the folder is: a mistake in the settings leaves none behind
-    with folder_lock(folder):
-        if not resume:
-            _write_run_file(run, folder)
-        stored = folder / "checkpoints"
-        saved = load_checkpoint(cls, stored, env, device="auto", trusted=trusted) if resume else None
-        stopped_by = _train(saved or made or make(), run, folder, save_freq, verbose, saved is not None)
-    env.close()
-    return stopped_by
+    try:
+        with folder_lock(folder):
+            if not resume:
+                _write_run_file(run, folder)
+            stored = folder / "checkpoints"
+            saved = load_checkpoint(cls, stored, env, device="auto", trusted=trusted) if resume else None
+            return _train(saved or made or make(), run, folder, save_freq, verbose, saved is not None)
+    finally:
+        close_in_time(env)
 
 
 def _write_run_file(run: Run, folder: Path) -> None:

@@ -18,13 +18,14 @@ LOCK_FILE = ".lock"
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path, name: str = "output") -> Iterator[None]:
     """
     Keep other processes out of a folder for the time of a block. The lock ends with the process, however that ends.
 
     File systems without locks, and Windows, keep nobody out.
 
     :param folder: the folder; it is created if it does not exist
+    :param name: the argument that names it, for the error
     :raises ValueError: if another process is in it, or its lock is no regular file
     """
     make_folder(folder)
@@ -39,7 +40,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 file.seek(0)
                 raise ValueError(
-                    f"output must be a folder that no other run writes to, got {folder}, where process "
+                    f"{name} must be a folder that no other run writes to, got {folder}, where process "
                     f"{file.read(20).strip()} is training"
                 ) from None
         file.truncate(0)
