@@ -415,6 +415,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         :raises FloatingPointError: if a parameter, observation, reward, loss or gradient is not finite; the
             meta-parameters are then those of the last complete iteration
         :raises ValueError: if the model has no environment, or ``meta_batch_size`` does not fit its number of them
+        :raises RuntimeError: if it runs already, as in a callback
         """
         return self._learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
@@ -456,6 +457,11 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         """Run meta-iterations until the budget ends, after ``n_done`` that an interrupted run has finished."""
         if self.env is None:
             raise ValueError("env must be set before learn(), got None: use set_env(env), or load(path, env=env)")
+        if self._run is not None:
+            raise RuntimeError(
+                "learn() must not be called while it runs, as in a callback: return False there to end the run, or use "
+                "another model"
+            )
         split_in_waves(self.meta_batch_size, self.env.num_envs)
         name = type(self).__name__ if tb_log_name is None else tb_log_name
         normalizer = FrozenNormalizer(self.get_vec_normalize_env())

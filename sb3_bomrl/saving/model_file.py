@@ -135,7 +135,32 @@ def read_model_file(path: Path, algorithms: Sequence[str], trusted: bool) -> Mod
     :raises FileNotFoundError: if there is no such file
     :raises ValueError: if it is no whole zip archive, or another algorithm's
     """
-    file = ModelFile(repr(path), algorithms[0], read_bytes(path), {})
+    file = _read(path, algorithms[0], trusted)
+    writer = file.settings.get("_algorithm_name", "another library")
+    if writer not in algorithms:
+        raise file.refuse(f"was saved by {shortened(str(writer))}")
+    return file
+
+
+def saved_algorithm(path: Path, trusted: bool) -> str:
+    """
+    Read which algorithm wrote a model file.
+
+    :param path: file name (``.zip`` may be left out) or binary file
+    :param trusted: accept compressed members of any size
+    :return: name of its class
+    :raises FileNotFoundError: if there is no such file
+    :raises ValueError: if it is no whole zip archive, or another library's
+    """
+    file = _read(path, "this package", trusted)
+    name = file.settings.get("_algorithm_name")
+    if not isinstance(name, str):
+        raise file.refuse("was saved by another library")
+    return name
+
+
+def _read(path: Path, algorithm: str, trusted: bool) -> ModelFile:
+    file = ModelFile(repr(path), algorithm, read_bytes(path), {})
     try:
         if trusted:
             with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
@@ -154,9 +179,6 @@ def read_model_file(path: Path, algorithms: Sequence[str], trusted: bool) -> Mod
         raise DamagedFileError(str(file.refuse(f"is damaged at {short(broken)}")))
     if not isinstance(settings, dict):
         raise file.refuse("is not a whole model file")
-    writer = settings.get("_algorithm_name", "another library")
-    if writer not in algorithms:
-        raise file.refuse(f"was saved by {shortened(str(writer))}")
     return file._replace(settings=settings)
 
 

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 
 pytest.importorskip("typer")
 
 from typer.testing import CliRunner
 
-from sb3_bomrl import BOMRL, zoo
+from sb3_bomrl import BOMRL, MAML, make_meta_vec_env, zoo
 from sb3_bomrl.cli import app as cli
 from sb3_bomrl.cli.run import Run, new_run
 from sb3_bomrl.saving.checkpoints import checkpoints
@@ -62,6 +63,16 @@ def test_evaluate_prints_and_writes(run, tmp_path):
     assert len(rows) == 50
     mean = sum(float(row["mean_return"]) for row in rows if row["adaptation_steps"] == "1") / 25
     assert float(done.output.split()[-1]) == pytest.approx(mean, abs=0.06)
+
+
+def test_a_bare_file_says_which_algorithm_it_is_of(tiny, tmp_path):
+    env = make_meta_vec_env(ENV, 4)
+    tiny.model(env, cls=MAML).save(tmp_path / "maml.zip")
+    done = call("evaluate", tmp_path / "maml.zip", "--env", ENV, "--episodes", 1, "--steps", 0)
+    assert done.exit_code == 0, done.output
+    PPO("MlpPolicy", env, n_steps=8).save(tmp_path / "ppo.zip")
+    with pytest.raises(ValueError, match=r"by this package: .*ppo\.zip.* was saved by another library"):
+        call("evaluate", tmp_path / "ppo.zip", "--env", ENV, "--trusted")
 
 
 def test_plot(run, tmp_path):

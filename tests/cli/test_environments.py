@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("typer")
 
-from tests.cli.test_folders import call, fails_with
+from tests.cli.test_folders import TINY, call, fails_with
 
 
 @pytest.mark.parametrize("env", ["nope/Env-v0", "a", "foo:bar", "", "CartPole-v99"])
@@ -17,8 +17,6 @@ def test_a_wrong_id_ends_with_one_line(env, capsys, caplog, tmp_path, monkeypatc
 
 def test_an_environment_without_tasks_is_trained_with_a_warning(tmp_path):
     with pytest.warns(UserWarning, match=r"env has no set_task\(task\) .* there is one task only") as warned:
-        done = call(
-            *["train", "CartPole-v1", "-n", "4", "-P", "meta_batch_size=2", "-P", "n_envs_per_task=2", "-P", "n_steps=10", "-o"], tmp_path
-        )
+        done = call("train", "CartPole-v1", "-n", 4, *TINY, "-o", tmp_path)
     assert done.exit_code == 0, done.output
     assert len(warned) == 1
