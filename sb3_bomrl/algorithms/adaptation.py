@@ -60,6 +60,7 @@ def _with_params(model: Any, params: Params, env: VecEnv) -> Any:
     adapted.actor.load_params(params)
     adapted.task_generator = deepcopy(model.task_generator)
     adapted.rollout_buffer = copy(model.rollout_buffer)
+    adapted._run = None
     adapted.ep_info_buffer = adapted.ep_success_buffer = None
     adapted.n_envs = env.num_envs  # any number will do unless the adapted model learns on
     OnPolicyAlgorithm.set_env(adapted, env)

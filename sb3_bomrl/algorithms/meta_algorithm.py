@@ -27,6 +27,7 @@ from sb3_bomrl.algorithms.arguments import (
     check_shared_arguments,
     make_arguments_plain,
     shared_arguments_without_effect,
+    warn_of_one_task,
     warn_without_effect,
     with_new_names,
 )
@@ -236,7 +237,8 @@ class MetaAlgorithm(OnPolicyAlgorithm):
             _init_setup_model=_init_setup_model,
             supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
         )
-        if env is not None:
+        if self.env is not None:
+            warn_of_one_task(self.env)
             beside = {} if makes_env else {"n_envs_per_task": "beside an environment that is not an id"}
             warn_without_effect(self, {**self._without_effect(), **beside})
 
@@ -263,6 +265,8 @@ class MetaAlgorithm(OnPolicyAlgorithm):
             raise ValueError(
                 f"n_steps must be smaller, for a rollout to fit in memory, got {self.n_steps}: {error}"
             ) from error
+        except TypeError as error:
+            raise TypeError(f"policy_kwargs must fit {self.policy_class.__name__}: {error}") from error
         self.task_generator = generator
         self.policy.set_training_mode(False)
         self.actor = Actor(self.policy)
@@ -291,6 +295,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         check_for_correct_spaces(env, self.observation_space, self.action_space)
         self.n_envs = env.num_envs
         super().set_env(env, force_reset)
+        warn_of_one_task(env)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -435,6 +440,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         :raises FloatingPointError: if a parameter, observation, reward, loss or gradient is not finite; the
             meta-parameters are then those of the last complete iteration
         :raises ValueError: if the model has no environment, or ``meta_batch_size`` does not fit its number of them
+        :raises RuntimeError: if it runs already, as in a callback
         """
         return self._learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
@@ -476,6 +482,11 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         """Run meta-iterations until the budget ends, after ``n_done`` that an interrupted run has finished."""
         if self.env is None:
             raise ValueError("env must be set before learn(), got None: use set_env(env), or load(path, env=env)")
+        if self._run is not None:
+            raise RuntimeError(
+                "learn() must not be called while it runs, as in a callback: return False there to end the run, or use "
+                "another model"
+            )
         split_in_waves(self.meta_batch_size, self.env.num_envs)
         name = type(self).__name__ if tb_log_name is None else tb_log_name
         normalizer = FrozenNormalizer(self.get_vec_normalize_env())

@@ -1,6 +1,7 @@
 """A callback that records the adaptation curve on held-out tasks while meta-training."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_bomrl.algorithms.evaluation import AdaptationCurve, evaluate_adaptation, write_curves
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.saving.files import write_atomically
+from sb3_bomrl.saving.files import make_folder, write_atomically
 from sb3_bomrl.types import Task
 
 
@@ -50,6 +51,8 @@ class AdaptationCallback(EventCallback):
       K + 1, n_tasks, n_eval_episodes), ``adaptation_env_steps`` and ``tasks``.
     - ``adaptation.csv`` in ``log_path`` has one row per evaluation, task and number of adaptations, in the columns of
       :func:`~sb3_bomrl.algorithms.evaluation.write_curves`.
+
+    A record that cannot be written, as on a full disk, gives a warning and is written with the next; training goes on.
 
     The environment steps of evaluations are not counted in ``num_timesteps``. A ``VecNormalize`` of ``eval_env`` gets
     the statistics of the training environment's; returns are those of the rewards before normalisation.
@@ -112,6 +115,9 @@ class AdaptationCallback(EventCallback):
                 f"AdaptationCallback needs a MetaAlgorithm such as BOMRL, got {type(self.model).__name__}: "
                 "use stable_baselines3's EvalCallback"
             )
+        for folder in (self.log_path, self.best_model_save_path):
+            if folder is not None:
+                make_folder(folder)
         if self.callback_on_new_best is not None:
             self.callback_on_new_best.init_callback(self.model)
 
@@ -133,7 +139,8 @@ class AdaptationCallback(EventCallback):
         )
         self.evaluations.append((self.num_timesteps, curve._replace(params=[])))
         self._record(curve)
-        self._write()
+        if self.log_path is not None:
+            self._write(self.log_path)
         go_on = self._handle_new_best()
         if self.callback is not None:
             go_on = go_on and self._on_event()
@@ -157,13 +164,20 @@ class AdaptationCallback(EventCallback):
             return True
         self.best_mean_reward = self.last_mean_reward
         if self.best_model_save_path is not None:
-            self.model.save(self.best_model_save_path / "best_model.zip")
+            path = self.best_model_save_path / "best_model.zip"
+            self._try(lambda: self.model.save(path))
         return True if self.callback_on_new_best is None else self.callback_on_new_best.on_step()
 
-    def _write(self) -> None:
-        if self.log_path is None:
-            return
-        self.log_path.mkdir(parents=True, exist_ok=True)
+    def _try(self, write: Callable[[], None]) -> None:
+        """Write a file; one that cannot be written does not end the training."""
+        try:
+            write()
+        except OSError as error:
+            warnings.warn(
+                f"an evaluation could not be recorded ({error}): training goes on", RuntimeWarning, stacklevel=2
+            )
+
+    def _write(self, folder: Path) -> None:
         curves = [curve for _, curve in self.evaluations]
         arrays: dict[str, Any] = {
             "timesteps": np.array([timesteps for timesteps, _ in self.evaluations]),
@@ -173,8 +187,8 @@ class AdaptationCallback(EventCallback):
             "adaptation_env_steps": np.stack([curve.env_steps for curve in curves]),
             "tasks": np.array([repr(task) for task in curves[-1].tasks]),
         }
-        write_atomically(self.log_path / "evaluations.npz", lambda file: np.savez(file, **arrays))
-        write_curves(self.log_path / "adaptation.csv", "timesteps", self.evaluations)
+        self._try(lambda: write_atomically(folder / "evaluations.npz", lambda file: np.savez(file, **arrays)))
+        self._try(lambda: write_curves(folder / "adaptation.csv", "timesteps", self.evaluations))
 
     def update_child_locals(self, locals_: dict[str, Any]) -> None:
         """

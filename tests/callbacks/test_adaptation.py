@@ -176,3 +176,22 @@ def test_an_environment_that_normalises_something_else_is_refused(tiny):
     callback = AdaptationCallback(VecNormalize(tiny.goal_vec(2), norm_obs=False), [np.ones(2)], eval_freq=1, verbose=0)
     with pytest.raises(ValueError, match="eval_env must have norm_obs=True as the training environment, got False"):
         tiny.model(VecNormalize(tiny.goal_vec(4))).learn(1, callback=callback)
+
+
+@pytest.mark.parametrize("name", ["evaluations.npz", "adaptation.csv", "best_model.zip"])
+def test_a_full_disk_does_not_end_the_training(tiny, tmp_path, name):
+    (tmp_path / name).symlink_to("/dev/full")
+    settings = {"n_episodes": 1, "n_eval_episodes": 1, "eval_freq": 20, "log_path": str(tmp_path), "verbose": 0}
+    callback = AdaptationCallback(tiny.goal_vec(), [np.zeros(2)], **settings, best_model_save_path=str(tmp_path))
+    with pytest.warns(RuntimeWarning, match=rf"could not be recorded \(.*No space left.*{name}'\): training goes on"):
+        model = tiny.model().learn(tiny.iteration, callback=callback)
+    assert (model.n_meta_iterations, len(callback.evaluations)) == (1, 1)
+    for written in {"evaluations.npz", "adaptation.csv", "best_model.zip"} - {name}:
+        assert (tmp_path / written).stat().st_size > 0, "one that fails does not cost the others"
+
+
+def test_a_file_in_place_of_its_folder_is_named_before_training(tiny, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    callback = AdaptationCallback(tiny.goal_vec(), [np.zeros(2)], log_path=str(tmp_path / "file"))
+    with pytest.raises(NotADirectoryError, match="file must be a folder, but"):
+        tiny.model().learn(tiny.iteration, callback=callback)
