@@ -224,7 +224,8 @@ def _solve_lbfgs(objective: Objective, init_params: Params, solver: InnerSolver)
     status = th.where(end.limited, InnerStatus.KL_LIMIT, status)
     status = th.where(point.objective.isfinite(), status, InnerStatus.NON_FINITE)
     params = {name: value.detach() for name, value in unflatten(point.vector, init_params).items()}
-    return Adaptation(params, end.n_steps, point.objective, *point.others, point.gradient.norm(dim=1), status)
+    distance, kl = point.others
+    return Adaptation(params, end.n_steps, point.objective, distance, kl, point.gradient.norm(dim=1), status)
 
 
 def evaluate(objective: Objective, params: Params, differentiable: bool) -> tuple[InnerValue, th.Tensor, th.Tensor]:

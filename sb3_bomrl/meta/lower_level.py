@@ -24,9 +24,9 @@ class LowerLevel:
     :param batch: support data
     :param distance: ``"kl_meta_task"``, ``"kl_task_meta"`` or ``"parameter"``
     :param surrogate: h, or its name: ``"linear"``, ``"sigmoid"``, ``"clip"`` or ``"log"``
-    :param reg_coef: λ > 0, a number or one per task, (n_tasks,)
-    :param ridge_coef: κ ≥ 0, a number or one per task, (n_tasks,)
+    :param reg_coef: λ > 0
     :param clip_range: ε of ``"clip"``
+    :param ridge_coef: κ ≥ 0
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class LowerLevel:
         batch: Batch,
         distance: str,
         surrogate: str | Surrogate,
-        reg_coef: float | th.Tensor,
+        reg_coef: float,
         clip_range: float = 0.2,
-        ridge_coef: float | th.Tensor = 0.0,
+        ridge_coef: float = 0.0,
     ) -> None:
         self.actor = actor
         self.batch = batch
@@ -46,11 +46,6 @@ class LowerLevel:
         self.reg_coef = reg_coef
         self.ridge_coef = ridge_coef if distance in STATE_DISTANCES else 0.0
         self._policy: Callable[[Params], Distribution] | None = None
-
-    @property
-    def has_ridge(self) -> bool:
-        """Whether κ is above 0."""
-        return isinstance(self.ridge_coef, th.Tensor) or self.ridge_coef > 0
 
     def policy(self, params: Params) -> Distribution:
         r"""
@@ -81,7 +76,7 @@ class LowerLevel:
         else:
             with th.no_grad():
                 kl = policy_kl(meta_policy, policy, w)
-        if self.has_ridge:
+        if self.ridge_coef > 0:
             distance = distance + self.ridge_coef * parameter_distance(meta_params, task_params)
         return InnerValue(distance - gain / self.reg_coef, distance, kl)
 
