@@ -52,7 +52,7 @@ class BOMRL(MetaAlgorithm):
     :param inner_target_kl: mean KL(π_φ ‖ π_θ') that ``reg_coef="auto"`` aims at, in nats; by default 0.05 for each
         dimension of a continuous action, and 0.25 for each choice of a discrete one
     :param ridge_coef: κ ≥ 0, weight of ‖θ − φ‖² beside a distance that is a KL: it gives the lower level a minimum; by
-        default 0.1 for continuous actions, and 0.3 for discrete ones
+        default 0.1 for continuous actions, and 1 for discrete ones
     :param surrogate: h, ``"linear"`` r, ``"sigmoid"`` 2σ(2(r−1)) or ``"clip"`` (PPO's)
     :param clip_range: ε of ``"clip"``, or a schedule
     :param inner_solver: ``"lbfgs"`` (limited-memory BFGS with a line search), ``"adam"``, ``"sgd"``, ``"rmsprop"`` or

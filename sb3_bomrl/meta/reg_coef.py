@@ -42,9 +42,9 @@ def default_ridge_coef(space: spaces.Space) -> float:
     Return the weight κ of ‖θ − φ‖².
 
     :param space: action space
-    :return: 0.1 for continuous actions, and 0.3 for discrete ones
+    :return: 0.1 for continuous actions, and 1 for discrete ones
     """
-    return 0.1 if isinstance(space, spaces.Box) else 0.3
+    return 0.1 if isinstance(space, spaces.Box) else 1.0
 
 
 def calibrated_reg_coef(kl_at: Callable[[float], th.Tensor], batch: Batch, target_kl: float) -> float:
