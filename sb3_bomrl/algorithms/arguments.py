@@ -198,8 +198,9 @@ def check_shared_arguments(model: Any) -> None:
         check_non_negative("learning_rate", model.learning_rate)
         check_range("learning_rate", model.learning_rate, 0.0, _LARGEST_SINGLE)
     for name in model.scheduled:
-        if getattr(model, name) != "auto":  # where it is no choice, the types below refuse it
-            check_step_size(name, getattr(model, name))
+        value = getattr(model, name)
+        if not (isinstance(value, str) and value == "auto"):  # where it is no choice, the types below refuse it
+            check_step_size(name, value)
     check_positive("max_grad_norm", model.max_grad_norm)
     check_range("gamma", model.gamma, 0.0, 1.0)
     check_range("gae_lambda", model.gae_lambda, 0.0, 1.0)

@@ -1,7 +1,7 @@
 """BO-MRL: bilevel meta-reinforcement learning with universal policy adaptation."""
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -111,7 +111,7 @@ class BOMRL(MetaAlgorithm):
     """
 
     distance: str
-    reg_coef: float | str | Schedule
+    reg_coef: float | Schedule | Literal["auto"]
     inner_target_kl: float | None
     ridge_coef: float | None
     surrogate: str
@@ -141,7 +141,7 @@ class BOMRL(MetaAlgorithm):
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
         distance: str = "kl_meta_task",
-        reg_coef: float | str | Schedule = "auto",
+        reg_coef: float | Schedule | Literal["auto"] = "auto",
         inner_target_kl: float | None = None,
         ridge_coef: float | None = None,
         surrogate: str = "sigmoid",
@@ -217,7 +217,7 @@ class BOMRL(MetaAlgorithm):
             reasons["inner_target_kl"] = f"with reg_coef={self.reg_coef!r}"
         if self.inner_solver == "lbfgs":
             reasons["inner_lr"] = "with inner_solver='lbfgs'"
-        if self.distance == "parameter":
+        if self.distance == "parameter" and self.ridge_coef:
             reasons["ridge_coef"] = "with distance='parameter', which is a ridge"
         if self.inner_solver == "closed_form":
             steps = ("inner_lr", "n_inner_steps", "inner_max_kl", "inner_gradient_tolerance", "ridge_coef")

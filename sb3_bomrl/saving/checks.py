@@ -66,6 +66,7 @@ _ACCEPTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "_stats_window_size": ("an integer of at least 1", lambda x: _is_count(x) and x >= 1),
     "tasks_per_chunk": ("None or an integer of at least 1", lambda x: x is None or (_is_count(x) and x >= 1)),
     "inner_target_kl": ("None or a finite number", lambda x: x is None or _is_finite(x)),
+    "n_envs_per_task": ("None or an integer of at least 1", lambda x: x is None or (_is_count(x) and x >= 1)),
     "ridge_coef": ("None or a finite number", lambda x: x is None or _is_finite(x)),
     "seed": ("None or an integer", lambda x: x is None or (_is_count(x) and x < 2**32)),
     "sde_sample_freq": ("an integer", lambda x: type(x) is int),

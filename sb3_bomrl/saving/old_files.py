@@ -54,7 +54,7 @@ def _as_before_regions(settings: dict[str, Any], algorithms: Sequence[str]) -> d
     settings = {**settings, "trust_region": "meta"}
     if "BOMRL" in algorithms:
         settings |= _WITHOUT_RIDGE
-    if "GradientAdaptation" in algorithms:
+    if "GradientAdaptation" in algorithms and "Reptile" not in algorithms:
         settings |= _UNPROTECTED
     if "EMAML" in algorithms:  # the sum over the support steps was not divided by the root of their number
         names = ("n_adaptation_steps", "n_steps", "n_envs")

@@ -39,15 +39,15 @@ def test_numpy_values_are_loaded_as_pythons(tiny, given, kept):
         ({"features_extractor_class": 3}, r"\['features_extractor_class'\] must be a class derived from"),
         ({"optimizer_class": int}, r"\['optimizer_class'\] must be a class derived from Optimizer, got"),
         ({"optimizer_kwargs": 3}, r"\['optimizer_kwargs'\] must be a dictionary or None, got 3"),
-        ({"optimizer_kwargs": {"eps": "a"}}, "must fit ActorCriticPolicy: '<=' not supported"),
+        ({"optimizer_kwargs": {"eps": "a"}}, "must fit NormalizedMlpPolicy: '<=' not supported"),
         ({"ortho_init": "no"}, r"\['ortho_init'\] must be True or False, got 'no'"),
         ({"net_arch": "a"}, r"\['net_arch'\] must be a list or a dictionary or None, got 'a'"),
         ({"net_arch": [8.5]}, r"\['net_arch'\] must be a list of integers of at least 1, .* got \[8.5\]"),
         ({"net_arch": np.array([[8]])}, r"\['net_arch'\] must be a list of integers of at least 1"),
         ({"net_arch": {"pi": 8}}, r"\['net_arch'\] must be a list of integers of at least 1"),
         ({"net_arch": [True]}, r"\['net_arch'\] must be a list of integers of at least 1"),
-        ({"colour": 1}, "must fit ActorCriticPolicy: .*'colour'"),
-        ({"features_extractor_kwargs": {"colour": 1}}, "must fit ActorCriticPolicy: .*'colour'"),
+        ({"colour": 1}, "must fit NormalizedMlpPolicy: .*'colour'"),
+        ({"features_extractor_kwargs": {"colour": 1}}, "must fit NormalizedMlpPolicy: .*'colour'"),
     ],
 )
 def test_one_that_does_not_fit_is_named(tiny, given, words):
