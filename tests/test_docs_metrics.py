@@ -43,7 +43,7 @@ def logged(log_rows):
     def names(model, n_steps=1, callback=None):
         written = log_rows(model)
         model.learn(n_steps, callback=callback)
-        return {re.sub(r"^(meta/eval_return)_\d+$", r"\1_k", name) for row in written for name in row}
+        return {re.sub(r"^(meta/eval_(?:return|control))_\d+$", r"\1_k", name) for row in written for name in row}
 
     return names
 

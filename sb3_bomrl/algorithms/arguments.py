@@ -122,6 +122,21 @@ def warn_of_one_task(env: VecEnv) -> None:
         )
 
 
+def warn_of_small_budget(total_timesteps: int, iteration: int) -> None:
+    """
+    Warn of a budget that the first meta-iteration exceeds.
+
+    :param total_timesteps: budget of ``learn``, in environment steps; 0 plays nothing
+    :param iteration: environment steps of a meta-iteration
+    """
+    if 0 < total_timesteps < iteration:
+        _warn_user(
+            f"total_timesteps={total_timesteps:,} is less than one meta-iteration of {iteration:,} steps, which is "
+            "played to its end",
+            UserWarning,
+        )
+
+
 _COUNTS = (
     "n_steps",
     "meta_batch_size",

@@ -28,6 +28,7 @@ from sb3_bomrl.algorithms.arguments import (
     make_arguments_plain,
     shared_arguments_without_effect,
     warn_of_one_task,
+    warn_of_small_budget,
     warn_without_effect,
     with_new_names,
 )
@@ -430,7 +431,8 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         Meta-train.
 
         :param total_timesteps: environment steps, support and query together. As in SB3 it is a lower bound: the first
-            meta-iteration is always finished, a later one is given up if the budget ends between its phases.
+            meta-iteration is always finished, with a warning if the budget is less, a later one is given up if the
+            budget ends between its phases.
         :param callback: called at every vectorised step, with the meta-policy in ``model.policy``
         :param log_interval: meta-iterations between logs, ``None`` for no logs
         :param tb_log_name: name of the run for TensorBoard; the class's name by default
@@ -487,7 +489,10 @@ class MetaAlgorithm(OnPolicyAlgorithm):
                 "learn() must not be called while it runs, as in a callback: return False there to end the run, or use "
                 "another model"
             )
-        split_in_waves(self.meta_batch_size, self.env.num_envs)
+        n_at_once, _ = split_in_waves(self.meta_batch_size, self.env.num_envs)
+        if n_done == 0:
+            phase = self.n_steps * self.env.num_envs * (self.meta_batch_size // n_at_once)
+            warn_of_small_budget(total_timesteps, phase * (self.n_support_phases + 1))
         name = type(self).__name__ if tb_log_name is None else tb_log_name
         normalizer = FrozenNormalizer(self.get_vec_normalize_env())
         normalizer.freeze()  # the reset in _setup_learn is no data

@@ -187,7 +187,7 @@ def test_an_environment_without_tasks_is_warned_of_once(tiny):
         assert [(warning.filename, len(caught)) for warning in caught] == [(__file__, 1)]
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            model.learn(1)
+            model.learn(tiny.iteration)
     with pytest.warns(UserWarning, match="one task only") as caught:
         model.set_env(Hides(tiny.goal_vec()))
     assert len(caught) == 1
