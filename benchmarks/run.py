@@ -106,7 +106,7 @@ def evaluation_points(n_iterations: int, n_evaluations: int) -> list[int]:
 def _alone(folder: Path) -> Iterator[bool]:
     """Yield whether no other process works in a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".evaluations.lock").open("w") as lock:
+    with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -13,7 +13,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-LOCK_FILE = ".lock"
+LOCK_FILE = ".sb3_bomrl.lock"
 """Name of the file in a run's folder that its process holds; it holds the number of the last such process."""
 
 

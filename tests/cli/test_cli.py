@@ -70,7 +70,7 @@ def test_a_bare_file_says_which_algorithm_it_is_of(tiny, tmp_path):
     tiny.model(env, cls=MAML).save(tmp_path / "maml.zip")
     done = call("evaluate", tmp_path / "maml.zip", "--env", ENV, "--episodes", 1, "--steps", 0)
     assert done.exit_code == 0, done.output
-    PPO("MlpPolicy", env, n_steps=8).save(tmp_path / "ppo.zip")
+    PPO("MlpPolicy", env, n_steps=8, batch_size=8).save(tmp_path / "ppo.zip")
     with pytest.raises(ValueError, match=r"by this package: .*ppo\.zip.* was saved by another library"):
         call("evaluate", tmp_path / "ppo.zip", "--env", ENV, "--trusted")
 

@@ -20,7 +20,7 @@ from sb3_bomrl.cli import app as cli
 from sb3_bomrl.cli import progress_csv
 from sb3_bomrl.cli.run import Run, read_run
 from sb3_bomrl.saving.checkpoints import checkpoints
-from sb3_bomrl.saving.lock import folder_lock
+from sb3_bomrl.saving.lock import LOCK_FILE, folder_lock
 from sb3_bomrl.saving.model_file import write_zip
 
 ENV = "bomrl/Navigation2D-v0"
@@ -180,7 +180,7 @@ def test_only_regular_files_of_a_folder_are_used(stopped, capsys, kind):
     log = f"progress_{int(checkpoints(stopped / 'checkpoints')[-1].stem[11:]) * 80:012d}.csv"
     for name, calls in {
         "run.json": (resume, ("adapt", stopped, *go), ("evaluate", stopped), ("video", stopped, *go)),
-        ".lock": (resume,),
+        LOCK_FILE: (resume,),
         log: (resume, ("plot", stopped)),
     }.items():
         path = stopped / name
@@ -188,7 +188,7 @@ def test_only_regular_files_of_a_folder_are_used(stopped, capsys, kind):
             path.rename(stopped / "kept")
         KINDS[kind](path)
         for argv in calls:
-            words = "but is a link" if name == ".lock" and path.is_symlink() else f"but is {kind}"
+            words = "but is a link" if name == LOCK_FILE and path.is_symlink() else f"but is {kind}"
             fails_with(capsys, f"{path} must be a regular file, {words}", *argv)
         (path.rmdir if path.is_dir() else path.unlink)()
         if (stopped / "kept").exists():
