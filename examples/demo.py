@@ -28,11 +28,9 @@ from sb3_bomrl import (
 from sb3_bomrl.algorithms.evaluation import AdaptationCurve, write_curves
 from sb3_bomrl.callbacks import ProgressLineCallback
 from sb3_bomrl.plots import plot_adaptation_curves, plot_goal_tracking, save_figure
-from sb3_bomrl.policies import NormalizedFlattenExtractor
 from sb3_bomrl.types import Rollout
 
 ENV_ID = "bomrl/HalfCheetahVel-v0"
-POLICY = {"features_extractor_class": NormalizedFlattenExtractor, "log_std_init": -0.5}
 X_VELOCITY = 8  # index in the observation of HalfCheetah-v5
 
 
@@ -54,7 +52,7 @@ def meta_train(total_timesteps: int, seed: int, output: Path) -> tuple[BOMRL, fl
         print(f"Going on from {folder}, at {interrupted.num_timesteps:,} steps")
         model = interrupted.resume(callbacks, log_interval=None, progress_bar=has_bar)
     else:
-        model = BOMRL("MlpPolicy", env, meta_batch_size=5, policy_kwargs=POLICY, seed=seed, device="cpu")
+        model = BOMRL("MlpPolicy", env, meta_batch_size=5, seed=seed, device="cpu")
         model.learn(total_timesteps, callbacks, log_interval=None, progress_bar=has_bar)
     env.close()
     if checkpoint.interrupted_by is not None:
@@ -116,7 +114,7 @@ def main() -> None:
     print(f"Meta-training BO-MRL on {ENV_ID} for {args.total_timesteps:,} environment steps")
     trained, seconds = meta_train(args.total_timesteps, args.seed, args.output)
     print(f"Took {seconds:.0f} s, saved to {args.output / 'model.zip'}; loading it again and adapting it")
-    untrained = BOMRL("MlpPolicy", make_meta_vec_env(ENV_ID, 5), policy_kwargs=POLICY, seed=args.seed, device="cpu")
+    untrained = BOMRL("MlpPolicy", make_meta_vec_env(ENV_ID, 5), seed=args.seed, device="cpu")
     label = f"BO-MRL, {trained.num_timesteps / 1e6:.1f} M steps"
     models = {label: BOMRL.load(args.output / "model.zip"), "untrained": untrained}
     if not args.no_pretrained:

@@ -10,6 +10,28 @@ LARGEST_COUNT = 2**31 - 1
 """Of what is counted; torch, NumPy and the operating system take no more."""
 
 
+def short(value: Any, longest: int = 80) -> str:
+    """
+    Return a value as text for an error.
+
+    :param value: anything
+    :param longest: number of characters
+    :return: at most so many characters
+    """
+    return shortened(repr(value[: longest + 1] if isinstance(value, str) else value), longest)
+
+
+def shortened(text: str, longest: int = 80) -> str:
+    """
+    Cut a text for an error.
+
+    :param text: any text
+    :param longest: number of characters
+    :return: at most so many characters
+    """
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 def check_choice(name: str, value: Any, accepted: Sequence[Any]) -> None:
     """
     Require one of some values.

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sb3_bomrl.algorithms.evaluation import AdaptationCurve
-from sb3_bomrl.saving.files import write_atomically
+from sb3_bomrl.saving.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +116,7 @@ def save_figure(figure: Any, path: str | Path) -> Path:
     :return: the path
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     file_format = path.suffix.removeprefix(".")
     write_atomically(path, lambda file: figure.savefig(file, format=file_format, dpi=150, bbox_inches="tight"))
     return path

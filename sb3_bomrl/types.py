@@ -126,11 +126,13 @@ class Experience(NamedTuple):
     :param rollout: with its time axis
     :param steps: every step as one sample, n_samples = n_steps · n_envs_per_task
     :param batch: as the objectives read it: the steps, or fewer weighted samples with the same objectives
+    :param n_adapted: times that the policy which acted had been adapted
     """
 
     rollout: Rollout
     steps: Batch
     batch: Batch
+    n_adapted: int = 0
 
 
 class Adaptation(NamedTuple):

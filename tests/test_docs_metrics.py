@@ -43,7 +43,7 @@ def logged(log_rows):
     def names(model, n_steps=1, callback=None):
         written = log_rows(model)
         model.learn(n_steps, callback=callback)
-        return {re.sub(r"^(meta/eval_return)_\d+$", r"\1_k", name) for row in written for name in row}
+        return {re.sub(r"^(meta/eval_(?:return|control))_\d+$", r"\1_k", name) for row in written for name in row}
 
     return names
 
@@ -71,7 +71,7 @@ def batch_env():
 def of_every_meta_algorithm(logged):
     test_env = make_meta_vec_env(ENV_ID, 2)
     evaluate = AdaptationCallback(test_env, [(0.1, 0.2), (0.3, 0.1)], 2, 1, 1, eval_freq=100, verbose=0)
-    names = logged(BOMRL("MlpPolicy", batch_env(), n_inner_steps=2, **TINY), callback=evaluate)
+    names = logged(BOMRL("MlpPolicy", batch_env(), n_inner_steps=2, line_search=True, **TINY), callback=evaluate)
     names |= logged(BOMRL("MlpPolicy", batch_env(), n_inner_steps=2, **ADAM_WITH_CRITIC, **TINY))
     for algorithm in (MAML, FOMAML, EMAML, ProMP):
         names |= logged(algorithm("MlpPolicy", batch_env(), **TINY))

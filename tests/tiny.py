@@ -8,6 +8,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_bomrl import BOMRL, EMAML, FOMAML, MAML, MetaAlgorithm, ProMP, Reptile
@@ -79,6 +80,8 @@ OWN_SETTINGS = {
         "cg_max_steps": 3,
         "n_inner_steps": 3,
         "hypergradient_cg_max_steps": 3,
+        "inner_solver": "adam",
+        "inner_gradient_tolerance": 0.0,
         "reg_coef": 5.0,  # so that the few samples leave the lower level convex
     },
     MAML: {"cg_max_steps": 3, "n_adaptation_steps": 2},
@@ -96,7 +99,7 @@ def make_model(
     settings = {"n_steps": 10, "meta_batch_size": 2, "seed": 0, "device": "cpu", "n_critic_updates": 2}
     settings.update(next(own for base, own in OWN_SETTINGS.items() if issubclass(cls, base)))
     if policy == "MlpPolicy":
-        settings["policy_kwargs"] = {"net_arch": [8]}
+        settings["policy_kwargs"] = {"net_arch": [8], "features_extractor_class": FlattenExtractor}
     with warnings.catch_warnings():  # some of the settings are for other outer steps or baselines
         warnings.filterwarnings("ignore", ".*has no effect", UserWarning)
         return cls(policy, goal_vec() if env is None else env, **{**settings, **kwargs})

@@ -103,8 +103,8 @@ def sampled_path(model: BOMRL, params: Params, layouts: list[Layout], seed: int,
     collector = model.make_collector(model.env, np.random.default_rng(seed))
     current = stack(params, len(layouts))
     path = [tables(current)]
-    for _ in range(n_adaptations):
-        current = model.adapt_to(current, collector.collect_episodes(layouts, current, N_EPISODES))
+    for n_adapted in range(n_adaptations):
+        current = model.adapt_to(current, collector.collect_episodes(layouts, current, N_EPISODES), n_adapted)
         path.append(tables(current))
     return path
 

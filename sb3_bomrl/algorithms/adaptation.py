@@ -45,10 +45,10 @@ def adapt_model(
     env, task = as_task_env(model, env_or_task)
     collector = model.make_collector(env, np.random.default_rng(model.seed if seed is None else seed))
     params = stack(model.actor.params(), 1)
-    for _ in range(n_adaptation_steps):
+    for n_adapted in range(n_adaptation_steps):
         with torch_threads(model.n_rollout_threads):
             support = collector.collect_episodes([task], params, n_episodes, max_episode_steps=max_episode_steps)
-        params = model.adapt_to(params, support)
+        params = model.adapt_to(params, support, n_adapted)
     return _with_params(model, {name: value[0] for name, value in params.items()}, env)
 
 
@@ -60,6 +60,7 @@ def _with_params(model: Any, params: Params, env: VecEnv) -> Any:
     adapted.actor.load_params(params)
     adapted.task_generator = deepcopy(model.task_generator)
     adapted.rollout_buffer = copy(model.rollout_buffer)
+    adapted._run = None
     adapted.ep_info_buffer = adapted.ep_success_buffer = None
     adapted.n_envs = env.num_envs  # any number will do unless the adapted model learns on
     OnPolicyAlgorithm.set_env(adapted, env)

@@ -4,7 +4,7 @@ import inspect
 import types
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 
@@ -85,6 +85,8 @@ def fits(value: Any, annotation: Any) -> bool:
     origin = get_origin(annotation) or annotation
     if origin in (Union, types.UnionType):
         return any(fits(value, part) for part in get_args(annotation))
+    if origin is Literal:
+        return isinstance(value, str) and value in get_args(annotation)
     if origin is None:
         return value is None
     if origin is type and get_args(annotation):
@@ -106,6 +108,8 @@ def in_words(annotation: Any) -> str:
     origin = get_origin(annotation) or annotation
     if origin in (Union, types.UnionType):
         return " or ".join(in_words(part) for part in get_args(annotation))
+    if origin is Literal:
+        return " or ".join(map(repr, get_args(annotation)))
     if origin is type and get_args(annotation):
         return f"a class derived from {get_args(annotation)[0].__name__}"
     return _WORDS.get(origin, f"a {getattr(origin, '__name__', origin)}") if origin is not None else "None"

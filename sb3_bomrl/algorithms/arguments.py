@@ -9,8 +9,11 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch as th
 from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_bomrl.algorithms.argument_types import annotations_of, check_types, parameters_of, plain
+from sb3_bomrl.algorithms.outer import TRUST_REGIONS
+from sb3_bomrl.algorithms.policy_arguments import check_policy_kwargs, plain_policy_kwargs
 from sb3_bomrl.checks import (
     check_choice,
     check_count,
@@ -20,6 +23,7 @@ from sb3_bomrl.checks import (
     check_step_size,
 )
 from sb3_bomrl.rollout.estimation import BASELINES
+from sb3_bomrl.rollout.tasks import has_tasks
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -103,6 +107,36 @@ def _warn_user(message: str, category: type[Warning]) -> None:
     warnings.warn(message, category, stacklevel=level + 1)
 
 
+def warn_of_one_task(env: VecEnv) -> None:
+    """
+    Warn of an environment without tasks.
+
+    :param env: training environment
+    :raises ValueError: if it can sample tasks but has no ``set_task``
+    """
+    if not has_tasks(env):
+        _warn_user(
+            "env has no set_task(task) and sample_tasks(n), so that there is one task only, where meta-training needs "
+            "several: see sb3_bomrl.TaskSamplerWrapper",
+            UserWarning,
+        )
+
+
+def warn_of_small_budget(total_timesteps: int, iteration: int) -> None:
+    """
+    Warn of a budget that the first meta-iteration exceeds.
+
+    :param total_timesteps: budget of ``learn``, in environment steps; 0 plays nothing
+    :param iteration: environment steps of a meta-iteration
+    """
+    if 0 < total_timesteps < iteration:
+        _warn_user(
+            f"total_timesteps={total_timesteps:,} is less than one meta-iteration of {iteration:,} steps, which is "
+            "played to its end",
+            UserWarning,
+        )
+
+
 _COUNTS = (
     "n_steps",
     "meta_batch_size",
@@ -131,7 +165,10 @@ def check_construction(cls: type, **arguments: Any) -> None:
     if seed is not None and not 0 <= seed < 2**32:
         raise ValueError(f"seed must be an integer in [0, 2**32 - 1], or None, got {seed!r}")
     try:
-        float(th.zeros(1, device=get_device(device)))
+        used = get_device(device)
+        float(th.zeros(1, device=used))
+        if device != "auto" and used.type != th.device(device).type:  # SB3 would go on with the CPU
+            raise ValueError("CUDA is not available")
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ValueError(
@@ -141,7 +178,7 @@ def check_construction(cls: type, **arguments: Any) -> None:
 
 def make_arguments_plain(model: Any) -> None:
     """
-    Turn arguments that are scalars of NumPy or paths into Python's own types, so that a saved model loads anywhere.
+    Turn NumPy's scalars, arrays within ``policy_kwargs`` and paths into Python's own types, which load anywhere.
 
     :param model: a :class:`~sb3_bomrl.MetaAlgorithm`
     """
@@ -149,6 +186,7 @@ def make_arguments_plain(model: Any) -> None:
         if attribute in vars(model):
             value = getattr(model, attribute)
             setattr(model, attribute, os.fspath(value) if isinstance(value, os.PathLike) else plain(value))
+    model.policy_kwargs = plain_policy_kwargs(model.policy_class, model.policy_kwargs)
 
 
 def _attributes_of(cls: type) -> dict[str, str]:
@@ -175,15 +213,19 @@ def check_shared_arguments(model: Any) -> None:
         check_non_negative("learning_rate", model.learning_rate)
         check_range("learning_rate", model.learning_rate, 0.0, _LARGEST_SINGLE)
     for name in model.scheduled:
-        check_step_size(name, getattr(model, name))
+        value = getattr(model, name)
+        if not (isinstance(value, str) and value == "auto"):  # where it is no choice, the types below refuse it
+            check_step_size(name, value)
     check_positive("max_grad_norm", model.max_grad_norm)
     check_range("gamma", model.gamma, 0.0, 1.0)
     check_range("gae_lambda", model.gae_lambda, 0.0, 1.0)
     check_non_negative("cg_damping", model.cg_damping)
     check_choice("baseline", model.baseline, ("auto", *BASELINES))
     check_choice("outer_step", model.outer_step, model.outer_steps)
+    check_choice("trust_region", model.trust_region, TRUST_REGIONS)
     attributes = _attributes_of(type(model)).items()
     check_types(annotations_of(type(model)), {n: getattr(model, a) for n, a in attributes if a in vars(model)})
+    check_policy_kwargs(model.policy_class, model.policy_kwargs)
     if model.line_search and not (model.outer_step == "trpo" and model.supports_line_search()):
         raise ValueError(
             "line_search must be False, got True: it needs outer_step='trpo', and a meta-gradient that is the gradient "
@@ -201,7 +243,7 @@ def shared_arguments_without_effect(model: Any) -> dict[str, str]:
     reasons: dict[str, str] = {}
     if model.outer_step != "trpo":
         why = f"with outer_step={model.outer_step!r}"
-        reasons |= dict.fromkeys(("max_kl", "cg_max_steps", "cg_damping", "sub_sampling_factor"), why)
+        reasons |= dict.fromkeys(("trust_region", "max_kl", "cg_max_steps", "cg_damping", "sub_sampling_factor"), why)
     if model.resolved_baseline() != "value_net":
         why = "without a value network, which baseline='value_net' trains"
         reasons |= dict.fromkeys(("n_critic_updates", "batch_size"), why)

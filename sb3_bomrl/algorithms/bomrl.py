@@ -1,7 +1,7 @@
 """BO-MRL: bilevel meta-reinforcement learning with universal policy adaptation."""
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -12,12 +12,13 @@ from sb3_bomrl.algorithms.arguments import arguments_of, renamed_arguments
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.checks import check_choice, check_count, check_non_negative, check_positive
 from sb3_bomrl.core.distances import DISTANCES
-from sb3_bomrl.core.inner_solvers import INNER_METHODS, InnerSolver
+from sb3_bomrl.core.inner_solvers import INNER_METHODS, NOT_DIFFERENTIABLE, InnerSolver
 from sb3_bomrl.core.surrogates import SURROGATES
 from sb3_bomrl.meta.closed_form import check_closed_form, closed_form_adaptation
 from sb3_bomrl.meta.gradients import MetaGradient, bomrl_meta_gradient
 from sb3_bomrl.meta.hypergradients import HYPERGRADIENTS
 from sb3_bomrl.meta.lower_level import LowerLevel, adapt
+from sb3_bomrl.meta.reg_coef import calibrated_reg_coef, default_ridge_coef, default_target_kl, next_reg_coef
 from sb3_bomrl.meta.sampling_term import sampling_term
 from sb3_bomrl.types import Adaptation, Batch, Experience, MetaBatch, Params
 
@@ -46,18 +47,25 @@ class BOMRL(MetaAlgorithm):
     :param gae_lambda: λ of generalised advantage estimation
     :param distance: D, ``"kl_meta_task"`` KL(π_φ ‖ π_θ), Alg(1), ``"kl_task_meta"`` KL(π_θ ‖ π_φ), Alg(2), or
         ``"parameter"`` ‖θ − φ‖², Alg(3)
-    :param reg_coef: λ > 0, weight of the distance. It has the scale of the advantages: with
-        ``normalize_advantage=False`` it must be tuned anew
+    :param reg_coef: λ > 0, weight of the distance, or a schedule; ``"auto"`` finds the one at which the median task
+        adapts by ``inner_target_kl``. A number has the scale of the advantages
+    :param inner_target_kl: mean KL(π_φ ‖ π_θ') that ``reg_coef="auto"`` aims at, in nats; by default 0.05 for each
+        dimension of a continuous action, and 0.25 for each choice of a discrete one
+    :param ridge_coef: κ ≥ 0, weight of ‖θ − φ‖² beside a distance that is a KL: it gives the lower level a minimum; by
+        default 0.1 for continuous actions, and 1 for discrete ones
     :param surrogate: h, ``"linear"`` r, ``"sigmoid"`` 2σ(2(r−1)) or ``"clip"`` (PPO's)
     :param clip_range: ε of ``"clip"``, or a schedule
-    :param inner_solver: ``"adam"``, ``"sgd"``, ``"rmsprop"`` or ``"natural_gradient"``, on all tasks at once; for
-        ``"TabularPolicy"`` with a KL distance and the linear surrogate also ``"closed_form"``, the exact solution
-    :param inner_lr: step size of the inner solver, or a schedule; adapting after training uses its last value
+    :param inner_solver: ``"lbfgs"`` (limited-memory BFGS with a line search), ``"adam"``, ``"sgd"``, ``"rmsprop"`` or
+        ``"natural_gradient"``, on all tasks at once; for ``"TabularPolicy"`` with a KL distance and the linear
+        surrogate also ``"closed_form"``, the exact solution
+    :param inner_lr: step size of the inner solvers other than ``"lbfgs"``, or a schedule; adapting after training uses
+        its last value
     :param n_inner_steps: largest number of inner steps
     :param inner_max_kl: an inner step to a mean KL(π_φ ‖ π_θ) above this, in nats, is undone, and the task goes on with
         half the step size; ``float("inf")`` for no limit, also where a probability underflows to 0 and the KL is
         infinite
-    :param inner_gradient_tolerance: a task's inner steps stop at this norm of ∇_θ F
+    :param inner_gradient_tolerance: a task's inner steps stop where the norm of ∇_θ F is at most this times its norm at
+        θ = φ
     :param inner_cg_max_steps: conjugate-gradient iterations of a step of ``inner_solver="natural_gradient"``
     :param inner_cg_damping: damping of the Fisher matrix in such a step
     :param hypergradient: ``"implicit"`` (distance term), ``"implicit_sampling"`` (distance and sampling term, Eq. A6),
@@ -73,6 +81,9 @@ class BOMRL(MetaAlgorithm):
     :param discount_states: weight the t-th step of an episode by γ^t, as the equations do; by default all steps count
         equally, as in most deep RL
     :param outer_step: ``"trpo"`` (natural gradient in a KL radius) or ``"adam"`` (the policy's optimiser)
+    :param trust_region: what ``max_kl`` bounds in ``"trpo"``: ``"adapted"``, the mean KL(π_θ' ‖ π_θ'_new) of the
+        adapted policies at the query states, for which every candidate adapts to the support data anew, or ``"meta"``,
+        the mean KL(π_φ ‖ π_φ_new) at the support states
     :param max_kl: KL radius of ``"trpo"``, in nats, or a schedule
     :param cg_max_steps: conjugate-gradient iterations of ``"trpo"``
     :param cg_damping: damping of the Fisher matrix in ``"trpo"``
@@ -100,7 +111,9 @@ class BOMRL(MetaAlgorithm):
     """
 
     distance: str
-    reg_coef: float
+    reg_coef: float | Schedule | Literal["auto"]
+    inner_target_kl: float | None
+    ridge_coef: float | None
     surrogate: str
     clip_range: float | Schedule
     inner_solver: str
@@ -114,7 +127,7 @@ class BOMRL(MetaAlgorithm):
     hypergradient_cg_max_steps: int
     hypergradient_damping: float
 
-    scheduled: ClassVar[tuple[str, ...]] = (*MetaAlgorithm.scheduled, "inner_lr", "clip_range")
+    scheduled: ClassVar[tuple[str, ...]] = (*MetaAlgorithm.scheduled, "inner_lr", "clip_range", "reg_coef")
 
     @renamed_arguments()
     def __init__(
@@ -128,14 +141,16 @@ class BOMRL(MetaAlgorithm):
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
         distance: str = "kl_meta_task",
-        reg_coef: float = 0.1,
+        reg_coef: float | Schedule | Literal["auto"] = "auto",
+        inner_target_kl: float | None = None,
+        ridge_coef: float | None = None,
         surrogate: str = "sigmoid",
         clip_range: float | Schedule = 0.2,
-        inner_solver: str = "adam",
+        inner_solver: str = "lbfgs",
         inner_lr: float | Schedule = 3e-3,
         n_inner_steps: int = 50,
         inner_max_kl: float = 3.0,
-        inner_gradient_tolerance: float = 0.0,
+        inner_gradient_tolerance: float = 0.01,
         inner_cg_max_steps: int = 10,
         inner_cg_damping: float = 1e-3,
         hypergradient: str = "implicit",
@@ -145,6 +160,7 @@ class BOMRL(MetaAlgorithm):
         baseline: str = "auto",
         discount_states: bool = False,
         outer_step: str = "trpo",
+        trust_region: str = "meta",
         max_kl: float | Schedule = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,
@@ -165,6 +181,7 @@ class BOMRL(MetaAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        self.reg_coef_now = 0.0  # that of "auto", once it is known
         super().__init__(**arguments_of(locals()))
 
     def _check_arguments(self) -> None:
@@ -173,17 +190,20 @@ class BOMRL(MetaAlgorithm):
         check_choice("inner_solver", self.inner_solver, (*INNER_METHODS, "closed_form"))
         check_choice("hypergradient", self.hypergradient, tuple(HYPERGRADIENTS))
         super()._check_arguments()
-        check_positive("reg_coef", self.reg_coef)
+        if self.ridge_coef is not None:
+            check_non_negative("ridge_coef", self.ridge_coef)
+        check_positive("inner_target_kl", self.inner_target_kl, optional=True)
+        check_non_negative("reg_coef_now", self.reg_coef_now)  # load() puts the saved one there before
         if self.inner_max_kl != float("inf"):
             check_positive("inner_max_kl", self.inner_max_kl)
         for name in ("n_inner_steps", "inner_cg_max_steps", "hypergradient_cg_max_steps"):
             check_count(name, getattr(self, name))
         for name in ("inner_gradient_tolerance", "inner_cg_damping", "hypergradient_damping"):
             check_non_negative(name, getattr(self, name))
-        if self.inner_solver in ("natural_gradient", "closed_form") and self.hypergradient == "unrolled":
+        if self.inner_solver in (*NOT_DIFFERENTIABLE, "closed_form") and self.hypergradient == "unrolled":
             raise ValueError(
                 "hypergradient='unrolled' differentiates through the inner steps, which inner_solver="
-                f"{self.inner_solver!r} does not support: use 'implicit', or another inner_solver"
+                f"{self.inner_solver!r} does not support: use 'implicit', or inner_solver='adam'"
             )
 
     def _without_effect(self) -> dict[str, str]:
@@ -193,8 +213,14 @@ class BOMRL(MetaAlgorithm):
         if self.inner_solver != "natural_gradient":
             solve = ("inner_cg_max_steps", "inner_cg_damping")
             reasons |= dict.fromkeys(solve, f"with inner_solver={self.inner_solver!r}")
+        if self.reg_coef != "auto":
+            reasons["inner_target_kl"] = f"with reg_coef={self.reg_coef!r}"
+        if self.inner_solver == "lbfgs":
+            reasons["inner_lr"] = "with inner_solver='lbfgs'"
+        if self.distance == "parameter" and self.ridge_coef:
+            reasons["ridge_coef"] = "with distance='parameter', which is a ridge"
         if self.inner_solver == "closed_form":
-            steps = ("inner_lr", "n_inner_steps", "inner_max_kl", "inner_gradient_tolerance")
+            steps = ("inner_lr", "n_inner_steps", "inner_max_kl", "inner_gradient_tolerance", "ridge_coef")
             reasons |= dict.fromkeys(steps, "with inner_solver='closed_form'")
         if self.hypergradient not in ("implicit", "implicit_sampling"):
             solve = ("hypergradient_cg_max_steps", "hypergradient_damping")
@@ -217,34 +243,65 @@ class BOMRL(MetaAlgorithm):
             self.inner_cg_damping,
         )
 
-    def _lower_level(self, batch: Batch) -> LowerLevel:
+    def _lower_level(self, batch: Batch, reg_coef: float) -> LowerLevel:
         clip_range = self._now("clip_range") if self.surrogate == "clip" else 0.0
-        return LowerLevel(self.actor, batch, self.distance, self.surrogate, self.reg_coef, clip_range)
+        ridge_coef = default_ridge_coef(self.action_space) if self.ridge_coef is None else self.ridge_coef
+        if self.inner_solver == "closed_form":
+            ridge_coef = 0.0
+        return LowerLevel(self.actor, batch, self.distance, self.surrogate, reg_coef, clip_range, ridge_coef)
 
     def adapt_params(self, meta_params: Params, support: Experience) -> Adaptation:
+        return self._solve(meta_params, support, self._reg_coef(meta_params, support))
+
+    def _solve(self, meta_params: Params, support: Experience, reg_coef: float) -> Adaptation:
+        """Solve the lower level with a given λ."""
         if self.inner_solver == "closed_form":
-            return closed_form_adaptation(self._lower_level(support.batch), meta_params)
+            return closed_form_adaptation(self._lower_level(support.batch, reg_coef), meta_params)
         solver = self._inner_solver()
 
         def adapt_tasks(batch: Batch, phi: Params) -> Adaptation:
-            return adapt(self._lower_level(batch), phi, solver)
+            return adapt(self._lower_level(batch, reg_coef), phi, solver)
 
         return self.over_tasks(adapt_tasks, support.batch, meta_params, sized_by=support.batch)
 
+    def _reg_coef(self, meta_params: Params, support: Experience) -> float:
+        """Return λ as it is now; ``"auto"`` finds it on the data before it is trained."""
+        if self.reg_coef != "auto":
+            return self._now("reg_coef")
+        if self.reg_coef_now:
+            return self.reg_coef_now
+        return calibrated_reg_coef(
+            lambda value: self._solve(meta_params, support, value).kl, support.batch, self._target_kl()
+        )
+
+    def _before_adaptation(self, params: Params, support: Experience) -> None:
+        if self.reg_coef == "auto":
+            self.reg_coef_now = self._reg_coef(params, support)
+
+    def _target_kl(self) -> float:
+        return default_target_kl(self.action_space) if self.inner_target_kl is None else self.inner_target_kl
+
     def meta_gradient(self, data: MetaBatch) -> MetaGradient:
+        support = data.supports[0]
         solver, is_fitted = self._inner_solver(), self.resolved_baseline() == "linear"
         cg_settings = (self.hypergradient_cg_max_steps, self.hypergradient_damping)
+        reg_coef = self._reg_coef(data.meta_params, support)
 
         def of_tasks(support: Experience, phi: Params, theta: Params, query: Batch) -> MetaGradient:
-            lower, steps = self._lower_level(support.batch), self._lower_level(support.steps)
+            lower, steps = (self._lower_level(batch, reg_coef) for batch in (support.batch, support.steps))
             part_b = partial(
                 sampling_term, steps, support.rollout, phi, theta, self.gamma, baseline_is_fitted=is_fitted
             )
             return bomrl_meta_gradient(lower, phi, theta, query, self.hypergradient, solver, *cg_settings, part_b)
 
-        support = data.supports[0]
         trees = (support, data.meta_params, data.adapted_params, data.query.batch)
         return self.over_tasks(of_tasks, *trees, sized_by=support.batch)
+
+    def _after_outer_step(self, data: MetaBatch) -> None:
+        super()._after_outer_step(data)
+        self.logger.record("inner/reg_coef", self._reg_coef(data.meta_params, data.supports[0]))
+        if self.reg_coef == "auto":
+            self.reg_coef_now = next_reg_coef(self.reg_coef_now, data.adapted[0].kl, self._target_kl())
 
     def supports_line_search(self) -> bool:
         # adapting again on the same data shows neither what other data φ would have sampled, part (b), nor what the

@@ -32,10 +32,13 @@ class EMAML(GradientAdaptation):
     :param gamma: discount factor
     :param gae_lambda: λ of generalised advantage estimation
     :param inner_lr: α, step size of the policy-gradient steps, or a schedule, whose last value adapts after training
+    :param inner_lr_decay: factor on α after the first adaptation step, while training and when testing
+    :param inner_max_kl: an adaptation step of a larger mean KL(π_θk ‖ π_θk+1), in nats, is halved until it is within,
+        for each task by itself; ``float("inf")`` for no limit
     :param n_adaptation_steps: K, policy-gradient steps per meta-iteration, each on data of its own
-    :param credit_coef: weight of the score-function term; 1 makes the gradient unbiased, 0 leaves ``MAML``. The
-        term sums over all support steps, so its variance grows with their number; the code published with ProMP
-        averages instead, which is 1 / (support steps per task)
+    :param credit_coef: weight of the score-function term Σ_t ∇log π / √n, a sum over the n support steps of a task,
+        whose variance does not depend on n. √n makes the gradient unbiased, 0 leaves ``MAML``, and 1/√n averages the
+        log-probabilities as the code published with ProMP does
     :param normalize_advantage: scale the advantages to unit standard deviation, support data per task, query data over
         all tasks (so that the outer objective stays the mean return); they are centred per task in any case
     :param baseline: ``"linear"`` (features of the observation, fitted per task in closed form), ``"value_net"``
@@ -43,6 +46,9 @@ class EMAML(GradientAdaptation):
     :param discount_states: weight the t-th step of an episode by γ^t, as the equations do; by default all steps count
         equally, as in most deep RL
     :param outer_step: ``"trpo"`` (natural gradient in a KL radius) or ``"adam"`` (the policy's optimiser)
+    :param trust_region: what ``max_kl`` bounds in ``"trpo"``: ``"adapted"``, the mean KL(π_θ' ‖ π_θ'_new) of the
+        adapted policies at the query states, for which every candidate adapts to the support data anew, or ``"meta"``,
+        the mean KL(π_φ ‖ π_φ_new) at the support states
     :param max_kl: KL radius of ``"trpo"``, in nats, or a schedule
     :param cg_max_steps: conjugate-gradient iterations of ``"trpo"``
     :param cg_damping: damping of the Fisher matrix in ``"trpo"``
@@ -80,12 +86,15 @@ class EMAML(GradientAdaptation):
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
         inner_lr: float | Schedule = 0.1,
+        inner_lr_decay: float = 0.5,
+        inner_max_kl: float = 1.0,
         n_adaptation_steps: int = 1,
         credit_coef: float = 1.0,
         normalize_advantage: bool = True,
         baseline: str = "auto",
         discount_states: bool = False,
         outer_step: str = "trpo",
+        trust_region: str = "adapted",
         max_kl: float | Schedule = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,
@@ -112,7 +121,9 @@ class EMAML(GradientAdaptation):
         check_non_negative("credit_coef", self.credit_coef)
 
     def meta_gradient(self, data: MetaBatch) -> MetaGradient:
-        rollout, query, inner_lr = data.query.rollout, data.query.batch, self._now("inner_lr")
+        rollout, query, step_size = data.query.rollout, data.query.batch, self._step_size()
+        n_steps = sum(int(support.rollout.mask.sum()) for support in data.supports) / data.n_tasks
+        weight = self.credit_coef / n_steps**0.5
         credit = leave_one_out_credit(rollout, self._state_visitation(rollout), self.normalize_advantage)
 
         def of_tasks(
@@ -123,9 +134,7 @@ class EMAML(GradientAdaptation):
             query: Batch,
             credit: th.Tensor,
         ) -> MetaGradient:
-            return emaml_meta_gradient(
-                self.actor, supports, steps, phi, theta, query, credit, self.credit_coef, inner_lr
-            )
+            return emaml_meta_gradient(self.actor, supports, steps, phi, theta, query, credit, weight, step_size)
 
         steps = tuple(_single_steps(support) for support in data.supports)
         trees = (batches_of(data.supports), steps, data.meta_params, data.adapted_params, query)

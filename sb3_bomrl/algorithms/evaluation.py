@@ -24,8 +24,8 @@ from sb3_bomrl.saving.files import write_atomically
 from sb3_bomrl.types import Params, Rollout, Task
 from sb3_bomrl.vec_env.make import check_no_vector_env
 
-AdaptFunction = Callable[[Params, Rollout], Params]
-"""(current parameters, a rollout of them) -> adapted parameters."""
+AdaptFunction = Callable[[Params, Rollout, int], Params]
+"""(current parameters, a rollout of them, number of adaptations before) -> adapted parameters."""
 
 
 Measure = Callable[[Rollout], np.ndarray]
@@ -112,7 +112,7 @@ def adaptation_curve(
         scored.append(_score(played, n_eval_episodes, measure))
         if k < n_adaptation_steps:
             support = collector.collect_episodes(tasks, history[-1], n_episodes, False, max_episode_steps)
-            history.append(adapt(history[-1], support))
+            history.append(adapt(history[-1], support, k))
             env_steps.append(env_steps[-1] + support.mask.sum((1, 2)).numpy())
     returns, lengths, measured = zip(*scored, strict=True)
     return AdaptationCurve(
@@ -180,9 +180,9 @@ def evaluate_adaptation(
     collector = model.make_collector(vec_env, np.random.default_rng(seed))
     learning_threads = th.get_num_threads()
 
-    def adapt(params: Params, rollout: Rollout) -> Params:
+    def adapt(params: Params, rollout: Rollout, n_adapted: int) -> Params:
         with torch_threads(learning_threads):
-            return model.adapt_to(params, rollout)
+            return model.adapt_to(params, rollout, n_adapted)
 
     with torch_threads(model.n_rollout_threads):
         curve = adaptation_curve(

@@ -32,6 +32,9 @@ class MAML(GradientAdaptation):
     :param gamma: discount factor
     :param gae_lambda: λ of generalised advantage estimation
     :param inner_lr: α, step size of the policy-gradient steps, or a schedule, whose last value adapts after training
+    :param inner_lr_decay: factor on α after the first adaptation step, while training and when testing
+    :param inner_max_kl: an adaptation step of a larger mean KL(π_θk ‖ π_θk+1), in nats, is halved until it is within,
+        for each task by itself; ``float("inf")`` for no limit
     :param n_adaptation_steps: K, policy-gradient steps per meta-iteration, each on data of its own
     :param surrogate: what the inner steps differentiate, ``"linear"``, the likelihood ratio, whose Hessian is the
         low-variance-curvature estimate of ∇²J, or ``"log"``, the log-likelihood. The steps are the same, their
@@ -43,6 +46,9 @@ class MAML(GradientAdaptation):
     :param discount_states: weight the t-th step of an episode by γ^t, as the equations do; by default all steps count
         equally, as in most deep RL
     :param outer_step: ``"trpo"`` (natural gradient in a KL radius) or ``"adam"`` (the policy's optimiser)
+    :param trust_region: what ``max_kl`` bounds in ``"trpo"``: ``"adapted"``, the mean KL(π_θ' ‖ π_θ'_new) of the
+        adapted policies at the query states, for which every candidate adapts to the support data anew, or ``"meta"``,
+        the mean KL(π_φ ‖ π_φ_new) at the support states
     :param max_kl: KL radius of ``"trpo"``, in nats, or a schedule
     :param cg_max_steps: conjugate-gradient iterations of ``"trpo"``
     :param cg_damping: damping of the Fisher matrix in ``"trpo"``
@@ -82,12 +88,15 @@ class MAML(GradientAdaptation):
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
         inner_lr: float | Schedule = 0.1,
+        inner_lr_decay: float = 0.5,
+        inner_max_kl: float = 1.0,
         n_adaptation_steps: int = 1,
         surrogate: str = "linear",
         normalize_advantage: bool = True,
         baseline: str = "auto",
         discount_states: bool = False,
         outer_step: str = "trpo",
+        trust_region: str = "adapted",
         max_kl: float | Schedule = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,
@@ -115,10 +124,10 @@ class MAML(GradientAdaptation):
         check_choice("surrogate", self.surrogate, POLICY_GRADIENT_SURROGATES)
 
     def meta_gradient(self, data: MetaBatch) -> MetaGradient:
-        inner_lr = self._now("inner_lr")
+        step_size = self._step_size()
 
         def of_tasks(supports: tuple[Batch, ...], phi: Params, theta: Params, query: Batch) -> MetaGradient:
-            return maml_meta_gradient(self.actor, supports, phi, theta, query, inner_lr, self.surrogate)
+            return maml_meta_gradient(self.actor, supports, phi, theta, query, step_size, self.surrogate)
 
         trees = (batches_of(data.supports), data.meta_params, data.adapted_params, data.query.batch)
         return self.over_tasks(of_tasks, *trees, sized_by=data.query.batch)
@@ -144,6 +153,9 @@ class FOMAML(GradientAdaptation):
     :param gamma: discount factor
     :param gae_lambda: λ of generalised advantage estimation
     :param inner_lr: α, step size of the policy-gradient steps, or a schedule, whose last value adapts after training
+    :param inner_lr_decay: factor on α after the first adaptation step, while training and when testing
+    :param inner_max_kl: an adaptation step of a larger mean KL(π_θk ‖ π_θk+1), in nats, is halved until it is within,
+        for each task by itself; ``float("inf")`` for no limit
     :param n_adaptation_steps: K, policy-gradient steps per meta-iteration, each on data of its own
     :param normalize_advantage: scale the advantages to unit standard deviation, support data per task, query data over
         all tasks (so that the outer objective stays the mean return); they are centred per task in any case
@@ -152,6 +164,9 @@ class FOMAML(GradientAdaptation):
     :param discount_states: weight the t-th step of an episode by γ^t, as the equations do; by default all steps count
         equally, as in most deep RL
     :param outer_step: ``"trpo"`` (natural gradient in a KL radius) or ``"adam"`` (the policy's optimiser)
+    :param trust_region: what ``max_kl`` bounds in ``"trpo"``: ``"adapted"``, the mean KL(π_θ' ‖ π_θ'_new) of the
+        adapted policies at the query states, for which every candidate adapts to the support data anew, or ``"meta"``,
+        the mean KL(π_φ ‖ π_φ_new) at the support states
     :param max_kl: KL radius of ``"trpo"``, in nats, or a schedule
     :param cg_max_steps: conjugate-gradient iterations of ``"trpo"``
     :param cg_damping: damping of the Fisher matrix in ``"trpo"``
@@ -187,11 +202,14 @@ class FOMAML(GradientAdaptation):
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
         inner_lr: float | Schedule = 0.1,
+        inner_lr_decay: float = 0.5,
+        inner_max_kl: float = 1.0,
         n_adaptation_steps: int = 1,
         normalize_advantage: bool = True,
         baseline: str = "auto",
         discount_states: bool = False,
         outer_step: str = "trpo",
+        trust_region: str = "adapted",
         max_kl: float | Schedule = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,

@@ -14,7 +14,6 @@ from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
     BasePolicy,
-    MultiInputActorCriticPolicy,
 )
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
 from stable_baselines3.common.utils import check_for_correct_spaces
@@ -28,10 +27,12 @@ from sb3_bomrl.algorithms.arguments import (
     check_shared_arguments,
     make_arguments_plain,
     shared_arguments_without_effect,
+    warn_of_one_task,
+    warn_of_small_budget,
     warn_without_effect,
     with_new_names,
 )
-from sb3_bomrl.algorithms.outer import OUTER_STEPS, adam_step, fit_value_net, trpo_step
+from sb3_bomrl.algorithms.outer import OUTER_STEPS, adam_step, fit_value_net, mean_adapted_kl, trpo_step
 from sb3_bomrl.algorithms.run import IterationHook, Run, Stopwatch
 from sb3_bomrl.checks import check_count, step_size
 from sb3_bomrl.core.params import stack
@@ -43,6 +44,7 @@ from sb3_bomrl.meta.gradients import MetaGradient
 from sb3_bomrl.meta.policy_gradient import query_surrogate
 from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.policies.extractors import update_normalizers
+from sb3_bomrl.policies.normalized import NormalizedMlpPolicy, NormalizedMultiInputPolicy
 from sb3_bomrl.policies.tabular import TabularPolicy
 from sb3_bomrl.rollout.collector import RolloutCollector
 from sb3_bomrl.rollout.estimation import AdvantageEstimator, default_baseline
@@ -85,6 +87,9 @@ class MetaAlgorithm(OnPolicyAlgorithm):
     :param discount_states: weight the t-th step of an episode by γ^t, as the equations do; by default all steps count
         equally, as in most deep RL
     :param outer_step: ``"trpo"`` (natural gradient in a KL radius) or ``"adam"`` (the policy's optimiser)
+    :param trust_region: what ``max_kl`` bounds in ``"trpo"``: ``"adapted"``, the mean KL(π_θ' ‖ π_θ'_new) of the
+        adapted policies at the query states, for which every candidate adapts to the support data anew, or ``"meta"``,
+        the mean KL(π_φ ‖ π_φ_new) at the support states
     :param max_kl: KL radius of ``"trpo"``, in nats, or a schedule
     :param cg_max_steps: conjugate-gradient iterations of ``"trpo"``
     :param cg_damping: damping of the Fisher matrix in ``"trpo"``
@@ -113,9 +118,9 @@ class MetaAlgorithm(OnPolicyAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": ActorCriticPolicy,
+        "MlpPolicy": NormalizedMlpPolicy,
         "CnnPolicy": ActorCriticCnnPolicy,
-        "MultiInputPolicy": MultiInputActorCriticPolicy,
+        "MultiInputPolicy": NormalizedMultiInputPolicy,
         "TabularPolicy": TabularPolicy,
     }
 
@@ -141,6 +146,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         baseline: str = "auto",
         discount_states: bool = False,
         outer_step: str = "trpo",
+        trust_region: str = "meta",
         max_kl: float | Schedule = 0.02,
         cg_max_steps: int = 10,
         cg_damping: float = 1e-3,
@@ -187,6 +193,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         self.baseline = baseline
         self.discount_states = discount_states
         self.outer_step = outer_step
+        self.trust_region = trust_region
         self.max_kl = max_kl
         self.cg_max_steps = cg_max_steps
         self.cg_damping = cg_damping
@@ -231,7 +238,8 @@ class MetaAlgorithm(OnPolicyAlgorithm):
             _init_setup_model=_init_setup_model,
             supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
         )
-        if env is not None:
+        if self.env is not None:
+            warn_of_one_task(self.env)
             beside = {} if makes_env else {"n_envs_per_task": "beside an environment that is not an id"}
             warn_without_effect(self, {**self._without_effect(), **beside})
 
@@ -258,6 +266,8 @@ class MetaAlgorithm(OnPolicyAlgorithm):
             raise ValueError(
                 f"n_steps must be smaller, for a rollout to fit in memory, got {self.n_steps}: {error}"
             ) from error
+        except TypeError as error:
+            raise TypeError(f"policy_kwargs must fit {self.policy_class.__name__}: {error}") from error
         self.task_generator = generator
         self.policy.set_training_mode(False)
         self.actor = Actor(self.policy)
@@ -286,6 +296,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         check_for_correct_spaces(env, self.observation_space, self.action_space)
         self.n_envs = env.num_envs
         super().set_env(env, force_reset)
+        warn_of_one_task(env)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -305,16 +316,17 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         :return: θ' and the solver's report
         """
 
-    def adapt_to(self, params: Params, support: Rollout) -> Params:
+    def adapt_to(self, params: Params, support: Rollout, n_adapted: int = 0) -> Params:
         r"""
         Solve the lower level on a rollout.
 
         :param params: policy that collected the rollout, each of shape (n_tasks, \*shape)
         :param support: rollout of n_tasks tasks
+        :param n_adapted: times that this policy had been adapted before
         :return: adapted parameters, same shapes
         :raises FloatingPointError: if a task's objective is not finite
         """
-        adapted = self.adapt_params(params, self.experience(support))
+        adapted = self.adapt_params(params, self.experience(support, n_adapted))
         reports.check_finite_tasks("inner objective", adapted.objective, list(range(support.n_tasks)))
         return adapted.params
 
@@ -359,6 +371,19 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         :return: gradient of every task, and reports
         """
 
+    def adapt_again(self, phi: Params, data: MetaBatch) -> Params:
+        r"""
+        Adapt another meta-policy to the data that a meta-iteration has collected.
+
+        :param phi: another φ, each of shape \*shape
+        :param data: what the meta-iteration has collected
+        :return: adapted parameters, each of shape (n_tasks, \*shape)
+        """
+        params = stack(phi, data.n_tasks)
+        for support in data.supports:
+            params = self.adapt_params(params, support).params
+        return params
+
     def supports_line_search(self) -> bool:
         """
         Return whether :meth:`outer_improvement` is what :meth:`meta_gradient` is the gradient of.
@@ -375,9 +400,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         :param data: what the meta-iteration has collected
         :return: mean gain over tasks
         """
-        params, query = stack(phi, data.n_tasks), data.query.batch
-        for support in data.supports:
-            params = self.adapt_params(params, support).params
+        params, query = self.adapt_again(phi, data), data.query.batch
         where_sampled = (query.weights * query.advantages).sum(-1)  # 0 only where all weights are equal
         with th.no_grad():
             return float((query_surrogate(self.actor, query, params) - where_sampled).mean())
@@ -408,7 +431,8 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         Meta-train.
 
         :param total_timesteps: environment steps, support and query together. As in SB3 it is a lower bound: the first
-            meta-iteration is always finished, a later one is given up if the budget ends between its phases.
+            meta-iteration is always finished, with a warning if the budget is less, a later one is given up if the
+            budget ends between its phases.
         :param callback: called at every vectorised step, with the meta-policy in ``model.policy``
         :param log_interval: meta-iterations between logs, ``None`` for no logs
         :param tb_log_name: name of the run for TensorBoard; the class's name by default
@@ -418,6 +442,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         :raises FloatingPointError: if a parameter, observation, reward, loss or gradient is not finite; the
             meta-parameters are then those of the last complete iteration
         :raises ValueError: if the model has no environment, or ``meta_batch_size`` does not fit its number of them
+        :raises RuntimeError: if it runs already, as in a callback
         """
         return self._learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
@@ -459,7 +484,15 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         """Run meta-iterations until the budget ends, after ``n_done`` that an interrupted run has finished."""
         if self.env is None:
             raise ValueError("env must be set before learn(), got None: use set_env(env), or load(path, env=env)")
-        split_in_waves(self.meta_batch_size, self.env.num_envs)
+        if self._run is not None:
+            raise RuntimeError(
+                "learn() must not be called while it runs, as in a callback: return False there to end the run, or use "
+                "another model"
+            )
+        n_at_once, _ = split_in_waves(self.meta_batch_size, self.env.num_envs)
+        if n_done == 0:
+            phase = self.n_steps * self.env.num_envs * (self.meta_batch_size // n_at_once)
+            warn_of_small_budget(total_timesteps, phase * (self.n_support_phases + 1))
         name = type(self).__name__ if tb_log_name is None else tb_log_name
         normalizer = FrozenNormalizer(self.get_vec_normalize_env())
         normalizer.freeze()  # the reset in _setup_learn is no data
@@ -513,6 +546,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
             if self.num_timesteps >= self._total_timesteps and not must_finish:
                 return False
             with watch("adapt"):
+                self._before_adaptation(params, supports[-1])
                 adapted.append(self.adapt_params(params, supports[-1]))  # lower level
             reports.check_finite_tasks("inner objective", adapted[-1].objective, tasks)
             params = adapted[-1].params
@@ -534,8 +568,12 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         self.n_meta_iterations += 1
         self._n_updates += 1
         reports.record(self.logger, data, gradient, outer, self.env)
+        run.watch.see(data, gradient)
         watch.record(self.logger)
         return True
+
+    def _before_adaptation(self, params: Params, support: Experience) -> None:
+        """Set what is learned from the first support data; adapting outside of training does not."""
 
     def _outer_step(self, phi: Params, gradient: MetaGradient, data: MetaBatch) -> OuterInfo:
         """Move the meta-policy, φ, along the meta-gradient."""
@@ -545,7 +583,14 @@ class MetaAlgorithm(OnPolicyAlgorithm):
             return adam_step(self.actor, phi, gradient.gradient, batch, self.max_grad_norm)
         settings = TrustRegion(self._now("max_kl"), self.cg_max_steps, self.cg_damping)
         search = (lambda candidate: self.outer_improvement(candidate, data)) if self.line_search else None
-        return trpo_step(self.actor, phi, gradient.gradient, batch, settings, search, self.sub_sampling_factor)
+        kl = self._adapted_kl(data) if self.trust_region == "adapted" else None
+        return trpo_step(self.actor, phi, gradient.gradient, batch, settings, search, self.sub_sampling_factor, kl)
+
+    def _adapted_kl(self, data: MetaBatch) -> Callable[[Params], th.Tensor]:
+        """The KL that ``trust_region="adapted"`` bounds, as a function of φ."""
+        return mean_adapted_kl(
+            self.actor, lambda phi: self.adapt_again(phi, data), data.adapted_params, data.query.batch
+        )
 
     def _after_outer_step(self, data: MetaBatch) -> None:
         """Move what is learned beside the meta-policy: the critic, and the statistics of normalisers."""
@@ -580,7 +625,7 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         hooks = Hooks(run.callback.on_rollout_start, on_step, on_end)
         with torch_threads(self.n_rollout_threads):
             rollout = run.collector.collect(tasks, params, self.rollout_buffer, hooks)
-        return self.experience(rollout, is_query=phase == self.n_support_phases)
+        return self.experience(rollout, phase, is_query=phase == self.n_support_phases)
 
     def make_collector(
         self, env: VecEnv, generator: np.random.Generator, normalizer: FrozenNormalizer | None = None
@@ -596,18 +641,19 @@ class MetaAlgorithm(OnPolicyAlgorithm):
         estimate = AdvantageEstimator(self.actor, self.gamma, self.gae_lambda, self.resolved_baseline())
         return RolloutCollector(env, self.actor, generator, estimate, normalizer)
 
-    def experience(self, rollout: Rollout, is_query: bool = False) -> Experience:
+    def experience(self, rollout: Rollout, n_adapted: int = 0, is_query: bool = False) -> Experience:
         """
         Prepare a rollout for the learning phase.
 
         :param rollout: with advantages
+        :param n_adapted: times that the policy which acted had been adapted
         :param is_query: post-adaptation data, whose tasks share one scale of advantages
         :return: the rollout with its batches
         """
         visitation = self._state_visitation(rollout)
         steps = make_batch(rollout, self.actor, visitation, self.normalize_advantage, shared_scale=is_query)
         batch = merge_samples(steps, self.policy.n_actions) if isinstance(self.policy, TabularPolicy) else steps
-        return Experience(rollout, steps, batch)
+        return Experience(rollout, steps, batch, n_adapted)
 
     def _state_visitation(self, rollout: Rollout) -> th.Tensor:
         return state_visitation(rollout, self.gamma if self.discount_states else 1.0)

@@ -17,6 +17,9 @@ from sb3_bomrl.types import Batch, Observations, Params, Rollout, map_observatio
 
 OUTER_STEPS: tuple[str, ...] = ("trpo", "adam")
 
+TRUST_REGIONS: tuple[str, ...] = ("adapted", "meta")
+"""The policies whose KL the outer step is bounded by."""
+
 
 def _all_in_one(observations: Observations) -> Observations:
     """(n_tasks, n_samples, ...) -> (1, n_tasks · n_samples, ...)."""
@@ -39,6 +42,32 @@ def mean_kl(actor: Actor, meta_params: Params, support: Batch) -> Callable[[Para
 
     def kl(params: Params) -> th.Tensor:
         return policy_kl(old, policy({name: value[None] for name, value in params.items()}), weights)[0]
+
+    return kl
+
+
+def mean_adapted_kl(
+    actor: Actor, adapt_again: Callable[[Params], Params], adapted_params: Params, query: Batch
+) -> Callable[[Params], th.Tensor]:
+    r"""
+    Return φ_new -> KL(π_θ' ‖ π_θ'_new) at the post-adaptation states, averaged over them and over tasks.
+
+    θ'_new is the adaptation of φ_new to the support data that θ' was adapted to.
+
+    :param actor: policy as a function of stacked parameters
+    :param adapt_again: φ_new -> θ'_new, each of shape (n_tasks, \*shape)
+    :param adapted_params: θ', same shapes
+    :param query: post-adaptation data
+    :return: function of unstacked parameters
+    """
+    policy = actor.at(query.observations)
+    with th.no_grad():
+        old = policy(adapted_params)
+
+    def kl(params: Params) -> th.Tensor:
+        new = adapt_again(params)
+        with th.no_grad():
+            return policy_kl(old, policy(new), query.weights).mean()
 
     return kl
 
@@ -84,9 +113,12 @@ def trpo_step(
     settings: TrustRegion,
     improvement: Callable[[Params], float] | None,
     sub_sampling_factor: int = 1,
+    kl: Callable[[Params], th.Tensor] | None = None,
 ) -> OuterInfo:
     r"""
     Take a natural-gradient step on the policy's meta-parameters within a KL radius.
+
+    The Fisher matrix is that of the meta-policy, whatever the KL is of.
 
     :param actor: brings the policy that is changed
     :param meta_params: φ, each of shape \*shape
@@ -95,9 +127,10 @@ def trpo_step(
     :param settings: radius and limits
     :param improvement: φ_new -> gain of the outer surrogate
     :param sub_sampling_factor: the Fisher matrix uses one state in this many; the KL uses all
+    :param kl: φ_new -> KL that the radius bounds; :func:`mean_kl` if not given
     :return: report of the step
     """
-    kl = mean_kl(actor, meta_params, support)
+    kl = mean_kl(actor, meta_params, support) if kl is None else kl
     fisher = mean_fisher(actor, meta_params, support, sub_sampling_factor)
     new_params, info = trust_region_step(meta_params, gradient, kl, settings, improvement, fisher)
     actor.load_params(new_params)

@@ -37,6 +37,9 @@ class ProMP(GradientAdaptation):
     :param gamma: discount factor
     :param gae_lambda: λ of generalised advantage estimation
     :param inner_lr: α, step size of the policy-gradient steps, or a schedule, whose last value adapts after training
+    :param inner_lr_decay: factor on α after the first adaptation step, while training and when testing
+    :param inner_max_kl: an adaptation step of a larger mean KL(π_θk ‖ π_θk+1), in nats, is halved until it is within,
+        for each task by itself; ``float("inf")`` for no limit
     :param n_adaptation_steps: K, policy-gradient steps per meta-iteration, each on data of its own
     :param clip_range: ε of the clipped outer objective, or a schedule
     :param n_epochs: outer Adam steps per meta-iteration, each on all data
@@ -86,6 +89,8 @@ class ProMP(GradientAdaptation):
         gamma: float = 0.99,
         gae_lambda: float = 0.97,
         inner_lr: float | Schedule = 0.1,
+        inner_lr_decay: float = 0.5,
+        inner_max_kl: float = 1.0,
         n_adaptation_steps: int = 1,
         clip_range: float | Schedule = 0.3,
         n_epochs: int = 5,
@@ -133,12 +138,12 @@ class ProMP(GradientAdaptation):
 
     def _gradient(self, meta_params: Params, data: MetaBatch) -> tuple[MetaGradient, th.Tensor]:
         """At another φ than the one that sampled the data; with the KL of every inner step between the two."""
-        inner_lr, clip_range, kl_coefs = self._now("inner_lr"), self._now("clip_range"), th.tensor(self.kl_coefs)
+        step_size, clip_range, kl_coefs = self._step_size(), self._now("clip_range"), th.tensor(self.kl_coefs)
 
         def of_tasks(
             supports: tuple[Batch, ...], sampled_with: tuple[Params, ...], phi: Params, query: Batch
         ) -> tuple[MetaGradient, th.Tensor]:
-            return promp_meta_gradient(self.actor, supports, sampled_with, phi, query, inner_lr, clip_range, kl_coefs)
+            return promp_meta_gradient(self.actor, supports, sampled_with, phi, query, step_size, clip_range, kl_coefs)
 
         sampled_with = (data.meta_params, *(adaptation.params for adaptation in data.adapted[:-1]))
         trees = (batches_of(data.supports), sampled_with, meta_params, data.query.batch)

@@ -133,10 +133,10 @@ class Reptile(GradientAdaptation):
 
     def meta_gradient(self, data: MetaBatch) -> MetaGradient:
         last = self.experience(data.query.rollout).batch  # advantages on the task's own scale, as in every inner step
-        inner_lr = self._now("inner_lr")
+        step_size = self._step_size()
 
         def of_tasks(batch: Batch, phi: Params, theta: Params) -> MetaGradient:
-            return reptile_meta_gradient(self.actor, [batch], phi, theta, inner_lr)
+            return reptile_meta_gradient(self.actor, [batch], phi, theta, step_size)
 
         return self.over_tasks(of_tasks, last, data.meta_params, data.adapted_params, sized_by=last)
 

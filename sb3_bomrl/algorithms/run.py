@@ -11,6 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_bomrl.algorithms.watch import FailureWatch
 from sb3_bomrl.rollout.collector import RolloutCollector
 from sb3_bomrl.rollout.normalization import FrozenNormalizer
 from sb3_bomrl.rollout.tasks import TaskSampler
@@ -45,6 +46,7 @@ class Run:
         self.collector = collector
         self.normalizer = normalizer
         self.hooks: list[IterationHook] = []
+        self.watch = FailureWatch()
         self._tasks = TaskSampler(env)
 
     def sample_tasks(self, n_tasks: int, generator: np.random.Generator) -> list[Task]:

@@ -3,7 +3,7 @@
 import signal
 import threading
 import warnings
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +14,7 @@ from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.checks import check_positive
 from sb3_bomrl.saving.checkpoints import checkpoint_number, checkpoints
 from sb3_bomrl.saving.files import TEMPORARY
+from sb3_bomrl.saving.lock import folder_lock
 
 _N_KEPT = 2
 
@@ -31,7 +32,8 @@ class ExactCheckpointCallback(BaseCallback):
     :param folder: folder for the checkpoints; it is created if it does not exist
     :param save_freq: meta-iterations between checkpoints
     :param verbose: 0 prints only where an interrupted run was saved, 1 every checkpoint
-    :raises ValueError: when training starts, if the folder holds checkpoints of a longer run than the model's
+    :raises ValueError: when training starts, if another run writes to the folder, or it holds checkpoints of a longer
+        run than the model's
     """
 
     def __init__(self, folder: str | Path, save_freq: int = 10, verbose: int = 0) -> None:
@@ -41,11 +43,13 @@ class ExactCheckpointCallback(BaseCallback):
         self.save_freq = save_freq
         self.interrupted_by: int | None = None
         self._handlers: dict[int, Any] = {}
+        self._lock = ExitStack()
 
     def _on_training_start(self) -> None:
         if not isinstance(self.model, MetaAlgorithm):
             raise ValueError(f"ExactCheckpointCallback needs a MetaAlgorithm, got {type(self.model).__name__}")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock.enter_context(folder_lock(self.folder, "folder"))
+        self.model.add_iteration_hook(self)  # from here on the lock is released
         found = checkpoints(self.folder)
         if found and checkpoint_number(found[-1]) > self.model.n_meta_iterations:
             raise ValueError(
@@ -55,7 +59,6 @@ class ExactCheckpointCallback(BaseCallback):
         for left in self.folder.glob(TEMPORARY):  # by a run that was killed while it saved
             left.unlink(missing_ok=True)
         self.interrupted_by = None
-        self.model.add_iteration_hook(self)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._on_signal)
@@ -65,13 +68,17 @@ class ExactCheckpointCallback(BaseCallback):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.interrupted_by = number
-        self.on_learn_end()
+        self._restore_handlers()
         name = signal.Signals(number).name
         with suppress(RuntimeError):  # the signal came while something was being printed
             print(f"{name}: finishing this meta-iteration, then saving. Once more to stop at once", flush=True)
 
     def on_learn_end(self) -> None:
-        """Restore the signal handlers."""
+        """Restore the signal handlers, and let other runs use the folder."""
+        self._lock.close()
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
         for number, handler in list(self._handlers.items()):  # a signal in between restores them too
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
             self._handlers.pop(number, None)

@@ -8,6 +8,7 @@ import gymnasium as gym
 import typer
 
 from sb3_bomrl.algorithms.registry import REGISTRY
+from sb3_bomrl.checks import shortened
 from sb3_bomrl.cli import models, training
 from sb3_bomrl.cli.plot import plot_runs
 from sb3_bomrl.cli.run import interrupted_run, new_run
@@ -20,6 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+_LONGEST = 2000
+"""Characters of an error."""
 
 _MISTAKES = (
     ValueError,
@@ -151,6 +155,6 @@ def main() -> None:
     try:
         app()
     except _MISTAKES as error:
-        message = " ".join(str(error).split()) or type(error).__name__
+        message = shortened(" ".join(str(error).split()) or type(error).__name__, _LONGEST)
         typer.echo(f"bomrl: error: {message}", err=True)
         sys.exit(1)

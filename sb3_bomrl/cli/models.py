@@ -8,7 +8,11 @@ import numpy as np
 
 from sb3_bomrl.algorithms.evaluation import evaluate_adaptation, write_curves
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
-from sb3_bomrl.cli.run import RUN_FILE, find_algorithm, read_run
+from sb3_bomrl.algorithms.registry import REGISTRY
+from sb3_bomrl.checks import shortened
+from sb3_bomrl.cli.run import RUN_FILE, read_run
+from sb3_bomrl.saving.files import make_folder, write_atomically
+from sb3_bomrl.saving.model_file import saved_algorithm
 from sb3_bomrl.types import Task
 from sb3_bomrl.vec_env import make_meta_vec_env
 from sb3_bomrl.zoo.play import adapt_and_print, check_renders
@@ -81,9 +85,10 @@ class LoadedModel(NamedTuple):
         length = max(map(len, shown))
         padded = [frames + frames[-1:] * (length - len(frames)) for frames in shown]
         frames = [np.concatenate(pair, axis=1) for pair in zip(*padded, strict=True)]
-        path.parent.mkdir(parents=True, exist_ok=True)
         kwargs: dict[str, Any] = {"duration": 1000 / _FPS} if path.suffix == ".gif" else {"fps": _FPS}
-        imageio.mimsave(path, frames, **kwargs)  # type: ignore[arg-type]
+        data: Any = imageio.mimsave("<bytes>", frames, format=path.suffix, **kwargs)  # type: ignore[arg-type]
+        make_folder(path.parent)
+        write_atomically(path, lambda file: file.write(data))
 
     def _frames(self, model: MetaAlgorithm, task: Task, seed: int) -> list[np.ndarray]:
         env = gym.make(self.env_id, render_mode="rgb_array", task=task)
@@ -117,5 +122,7 @@ def load(path: Path, env_id: str | None, trusted: bool) -> LoadedModel:
         if ":" in run.env and not trusted:
             raise ValueError(f"--env must be given: {folder / RUN_FILE} names {run.env}, which imports a module")
         env_id = run.env
-    algorithm = find_algorithm("bomrl" if run is None else run.algo)
-    return LoadedModel(algorithm.load(file, trusted=trusted), env_id)
+    written_by, classes = saved_algorithm(file, trusted), {cls.__name__: cls for cls in REGISTRY.values()}
+    if written_by not in classes:
+        raise ValueError(f"MODEL must be saved by {', '.join(classes)}, got {path} by {shortened(written_by)}")
+    return LoadedModel(classes[written_by].load(file, trusted=trusted), env_id)

@@ -10,7 +10,7 @@ from typing import Any
 
 from stable_baselines3.common.logger import KVWriter, filter_excluded_keys
 
-from sb3_bomrl.saving.files import write_atomically
+from sb3_bomrl.saving.files import open_regular, read_regular, write_atomically
 
 
 class ProgressCSV(KVWriter):
@@ -22,6 +22,7 @@ class ProgressCSV(KVWriter):
 
     :param path: the file; it is written anew
     :raises OSError: if it cannot be written at all
+    :raises ValueError: if it is a folder, a FIFO or a device
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,7 +32,7 @@ class ProgressCSV(KVWriter):
         self._n_written = 0
         self._head_is_old = False
         self._failed = False
-        path.write_bytes(b"")
+        open_regular(path, "wb").close()
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """
@@ -52,7 +53,7 @@ class ProgressCSV(KVWriter):
         try:
             self._write_rows()
             self._failed = False
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if not self._failed:
                 message = (
                     f"{self._path} could not be written ({error}): training goes on, and its rows are written later"
@@ -85,7 +86,7 @@ def _line(values: list[Any]) -> str:
 
 def _append(path: Path, data: bytes) -> None:
     """Append to a file; one that cannot take all of it is cut to its old length."""
-    with path.open("ab", buffering=0) as file:
+    with open_regular(path, "ab", buffering=0) as file:
         length = os.fstat(file.fileno()).st_size
         try:
             if file.write(data) != len(data):
@@ -101,8 +102,9 @@ def read_progress(path: Path) -> Iterator[dict[str, str]]:
 
     :param path: written by :class:`ProgressCSV`, or by SB3 up to where a disk was full or the process was killed
     :return: the values of each row by name
+    :raises ValueError: if it is a folder, a FIFO or a device
     """
-    text = path.read_text(encoding="utf-8", errors="replace").replace("\0", "")
+    text = read_regular(path).decode(errors="replace").replace("\0", "")
     lines = text[: text.rfind("\n") + 1].splitlines()
     for row in csv.DictReader(lines):
         if None not in row and None not in row.values():

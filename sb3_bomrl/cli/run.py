@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from sb3_bomrl.algorithms.argument_types import annotations_of, check_types, fits, in_words
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.algorithms.registry import REGISTRY
-from sb3_bomrl.checks import check_count
+from sb3_bomrl.checks import check_count, check_positive, check_range, short, shortened
+from sb3_bomrl.saving.files import read_regular
 from sb3_bomrl.vec_env.make import default_envs_per_task
 from sb3_bomrl.zoo.registry import EXPRESSIONS, constructor_arguments
 
@@ -62,8 +63,7 @@ def parse_params(params: Sequence[str], cls: type[MetaAlgorithm]) -> dict[str, A
     :return: arguments, as a configuration file holds them
     :raises ValueError: if one is not of that form, no setting of the algorithm, or not of its type
     """
-    known, found = set(inspect.signature(cls.__init__).parameters) - _RESERVED, {}
-    annotations = annotations_of(cls)
+    known, annotations, found = _settings_of(cls), annotations_of(cls), {}
     for param in params:
         name, equals, text = param.partition("=")
         if not equals or name not in known:
@@ -71,6 +71,10 @@ def parse_params(params: Sequence[str], cls: type[MetaAlgorithm]) -> dict[str, A
         found[name] = _parsed(name, text.strip(), annotations[name])
     check_types(annotations, constructor_arguments(cls, found))
     return found
+
+
+def _settings_of(cls: type[MetaAlgorithm]) -> set[str]:
+    return set(inspect.signature(cls.__init__).parameters) - _RESERVED
 
 
 def _parsed(name: str, text: str, annotation: Any) -> Any:
@@ -120,19 +124,32 @@ def read_run(folder: Path) -> Run | None:
 
     :param folder: of the run
     :return: the settings, ``None`` if the folder holds no run
-    :raises ValueError: if its file is not one of `bomrl train`
+    :raises ValueError: if its file is not one of `bomrl train`, or no regular file
     """
     file = folder / RUN_FILE
     if not file.exists():
         return None
+    text = read_regular(file)
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(text)
         run = Run(**found)
-        check_types(Run.__annotations__, run._asdict())
-        find_algorithm(run.algo)
+        _check_run(run)
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{file} must hold the settings of a run of `bomrl train`: {error}") from None
+        reason = shortened(str(error), 200)
+        raise ValueError(f"{file} must hold the settings of a run of `bomrl train`: {reason}") from None
     return run
+
+
+def _check_run(run: Run) -> None:
+    check_types(Run.__annotations__, run._asdict())
+    cls = find_algorithm(run.algo)
+    check_count("n_envs", run.n_envs)
+    check_positive("timesteps", run.timesteps, integer=True)
+    check_range("seed", run.seed, 0, 2**32 - 1)
+    unknown = set(run.params) - _settings_of(cls) - set(cls.renamed) | {"n_envs_per_task"} & set(run.params)
+    if unknown:
+        raise ValueError(f"params must be settings of {cls.__name__}, got {short(sorted(unknown))}")
+    check_types(annotations_of(cls), constructor_arguments(cls, run.params))
 
 
 def interrupted_run(folder: Path, env: str, algo: str, params: Sequence[str]) -> Run:

@@ -14,12 +14,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_bomrl.algorithms.meta_algorithm import MetaAlgorithm
 from sb3_bomrl.callbacks.checkpoint import ExactCheckpointCallback
 from sb3_bomrl.callbacks.progress import ProgressLineCallback
-from sb3_bomrl.cli.lock import folder_lock
 from sb3_bomrl.cli.progress_csv import ProgressCSV
 from sb3_bomrl.cli.run import RUN_FILE, Run, find_algorithm
-from sb3_bomrl.policies.extractors import NormalizedFlattenExtractor
+from sb3_bomrl.rollout.workers import close_in_time
 from sb3_bomrl.saving.checkpoints import checkpoints, load_checkpoint
 from sb3_bomrl.saving.files import write_atomically
+from sb3_bomrl.saving.lock import folder_lock
 from sb3_bomrl.vec_env import make_meta_vec_env
 from sb3_bomrl.zoo.registry import constructor_arguments
 
@@ -45,14 +45,15 @@ def train(run: Run, folder: Path, resume: bool, save_freq: int, verbose: bool, t
         return cls(env=env, seed=run.seed, **{**_policy(env), **constructor_arguments(cls, run.params)})
 
     made = None if resume else make()  # before the folder is: a mistake in the settings leaves none behind
-    with folder_lock(folder):
-        if not resume:
-            _write_run_file(run, folder)
-        stored = folder / "checkpoints"
-        saved = load_checkpoint(cls, stored, env, device="auto", trusted=trusted) if resume else None
-        stopped_by = _train(saved or made or make(), run, folder, save_freq, verbose, saved is not None)
-    env.close()
-    return stopped_by
+    try:
+        with folder_lock(folder):
+            if not resume:
+                _write_run_file(run, folder)
+            stored = folder / "checkpoints"
+            saved = load_checkpoint(cls, stored, env, device="auto", trusted=trusted) if resume else None
+            return _train(saved or made or make(), run, folder, save_freq, verbose, saved is not None)
+    finally:
+        close_in_time(env)
 
 
 def _write_run_file(run: Run, folder: Path) -> None:
@@ -99,7 +100,4 @@ def _policy(env: VecEnv) -> dict[str, Any]:
         return {"policy": "TabularPolicy"}
     if is_image_space(observed):
         return {"policy": "CnnPolicy"}
-    if isinstance(observed, spaces.Box):
-        kwargs = {"features_extractor_class": NormalizedFlattenExtractor, "log_std_init": -0.5}
-        return {"policy": "MlpPolicy", "policy_kwargs": kwargs}
     return {"policy": "MlpPolicy"}

@@ -7,11 +7,15 @@ from typing import NamedTuple
 import torch as th
 
 from sb3_bomrl.checks import check_choice
+from sb3_bomrl.core.lbfgs import minimize
 from sb3_bomrl.core.linear_solve import conjugate_gradient
 from sb3_bomrl.core.params import flatten, grad, require_grad, unflatten
 from sb3_bomrl.types import Adaptation, Params
 
-INNER_METHODS: tuple[str, ...] = ("adam", "sgd", "rmsprop", "natural_gradient")
+INNER_METHODS: tuple[str, ...] = ("lbfgs", "adam", "sgd", "rmsprop", "natural_gradient")
+
+NOT_DIFFERENTIABLE = ("lbfgs", "natural_gradient")
+"""Methods whose steps the unrolled hypergradient cannot follow."""
 
 
 class InnerStatus(IntEnum):
@@ -31,22 +35,23 @@ class InnerSolver(NamedTuple):
     """
     Settings of :func:`solve_inner`.
 
-    :param method: ``"adam"``, ``"sgd"``, ``"rmsprop"`` (full batch and elementwise: one optimiser per task) or
-        ``"natural_gradient"`` (steps −α G(θ)⁻¹∇F, G the Fisher matrix)
-    :param learning_rate: step size α > 0
+    :param method: ``"lbfgs"`` (limited-memory BFGS with a line search), ``"adam"``, ``"sgd"``, ``"rmsprop"`` (full
+        batch and elementwise: one optimiser per task) or ``"natural_gradient"`` (steps −α G(θ)⁻¹∇F, G the Fisher
+        matrix)
+    :param learning_rate: step size α > 0; ``"lbfgs"`` finds its own
     :param n_steps: largest number of steps, undone ones included, at least 1
     :param max_kl: largest mean KL(π_φ ‖ π_θ) in nats; a step beyond it is undone, and the task goes on with half the
         step size
-    :param gradient_tolerance: largest ‖∇_θ F‖ at which a task stops
+    :param gradient_tolerance: a task stops where ‖∇_θ F‖ is at most this times its value at the start
     :param cg_max_steps: conjugate-gradient steps per natural-gradient step
     :param cg_damping: damping of the Fisher matrix in natural-gradient steps
     """
 
-    method: str = "adam"
+    method: str = "lbfgs"
     learning_rate: float = 3e-3
     n_steps: int = 50
     max_kl: float = 3.0
-    gradient_tolerance: float = 0.0
+    gradient_tolerance: float = 0.01
     cg_max_steps: int = 10
     cg_damping: float = 0.0
 
@@ -140,12 +145,16 @@ def solve_inner(
     :param differentiable: keep the graph of all steps, from ``init_params``, which must require a gradient, and from
         the tensors in ``objective`` to θ'
     :return: θ' with steps, objective, distance, KL, gradient norm and status per task
-    :raises ValueError: for an unknown method, and for ``"natural_gradient"`` without a metric or with
-        ``differentiable``
+    :raises ValueError: for an unknown method, ``"natural_gradient"`` without a metric, and ``differentiable`` with a
+        method of :data:`NOT_DIFFERENTIABLE`
     """
     check_choice("method", solver.method, INNER_METHODS)
-    if solver.method == "natural_gradient" and (metric is None or differentiable):
-        raise ValueError("method 'natural_gradient' needs a metric, and is not differentiable: use an implicit mode")
+    if differentiable and solver.method in NOT_DIFFERENTIABLE:
+        raise ValueError(f"method {solver.method!r} is not differentiable: use an implicit mode")
+    if solver.method == "natural_gradient" and metric is None:
+        raise ValueError("method 'natural_gradient' needs a metric")
+    if solver.method == "lbfgs":
+        return _solve_lbfgs(objective, init_params, solver)
 
     theta, params = flatten(init_params), init_params if differentiable else require_grad(init_params)
 
@@ -159,11 +168,13 @@ def solve_inner(
     last: tuple[th.Tensor, ...] = ()  # iterate, gradient and optimiser state before the last step
 
     for step in range(1, solver.n_steps + 2):
-        value, gradient, norm = _evaluate(objective, params, differentiable)
+        value, gradient, norm = evaluate(objective, params, differentiable)
+        if step == 1:
+            tolerance = solver.gradient_tolerance * norm
         active = status == InnerStatus.MAX_STEPS
         bad = active & ~(value.objective.isfinite() & norm.isfinite())
         too_far = active & ~bad & ~(value.kl <= solver.max_kl)  # nan is too far as well
-        status[active & ~too_far & (norm <= solver.gradient_tolerance)] = InnerStatus.GRADIENT_TOLERANCE
+        status[active & ~too_far & (norm <= tolerance)] = InnerStatus.GRADIENT_TOLERANCE
         status[bad] = InnerStatus.NON_FINITE
         undo = too_far | bad
         if not last:
@@ -178,7 +189,7 @@ def solve_inner(
         # before the last step only after a NaN: differentiating through the steps would compute 0 · NaN
         if bad.any() or (done and undo.any()):
             params = split(theta)
-            value, gradient, norm = _evaluate(objective, params, differentiable)
+            value, gradient, norm = evaluate(objective, params, differentiable)
         if done:
             break
         last = (theta, gradient, *state)
@@ -199,8 +210,33 @@ def solve_inner(
     )
 
 
-def _evaluate(objective: Objective, params: Params, differentiable: bool) -> tuple[InnerValue, th.Tensor, th.Tensor]:
-    """Value, gradient (n_tasks, n_params) and its norm."""
+def _solve_lbfgs(objective: Objective, init_params: Params, solver: InnerSolver) -> Adaptation:
+    def value_at(params: Params) -> tuple[th.Tensor, tuple[th.Tensor, ...]]:
+        value = objective(params)
+        return value.objective, (value.distance.detach(), value.kl.detach())
+
+    def is_near(others: tuple[th.Tensor, ...]) -> th.Tensor:
+        return others[1] <= solver.max_kl  # nan is too far as well
+
+    end = minimize(value_at, init_params, solver.n_steps, solver.gradient_tolerance, is_near)
+    point = end.point
+    status = th.where(end.converged, InnerStatus.GRADIENT_TOLERANCE, InnerStatus.MAX_STEPS)
+    status = th.where(end.limited, InnerStatus.KL_LIMIT, status)
+    status = th.where(point.objective.isfinite(), status, InnerStatus.NON_FINITE)
+    params = {name: value.detach() for name, value in unflatten(point.vector, init_params).items()}
+    distance, kl = point.others
+    return Adaptation(params, end.n_steps, point.objective, distance, kl, point.gradient.norm(dim=1), status)
+
+
+def evaluate(objective: Objective, params: Params, differentiable: bool) -> tuple[InnerValue, th.Tensor, th.Tensor]:
+    r"""
+    Evaluate the lower level and its gradient.
+
+    :param objective: the lower level
+    :param params: θ, each of shape (n_tasks, \*shape), requiring a gradient
+    :param differentiable: keep the graph of the gradient
+    :return: value, gradient (n_tasks, n_params) and its norm (n_tasks,)
+    """
     value = objective(params)
     gradient = flatten(grad(value.objective.sum(), params, create_graph=differentiable))
     return value, gradient, gradient.detach().norm(dim=1)

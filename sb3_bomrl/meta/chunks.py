@@ -59,7 +59,8 @@ def over_tasks(function: Callable[..., Result], *trees: Any, chunks: Chunks) -> 
     Call a function on chunks of tasks, several at once where that pays, and join what it returns.
 
     :param function: takes as many trees as are given, and returns a tree; it changes nothing that others share
-    :param trees: tensors with a leading task axis, and dictionaries, tuples and rollouts of such; ``None`` stays
+    :param trees: tensors with a leading task axis, and dictionaries, tuples and rollouts of such; ``None`` and numbers
+        stay
     :param chunks: from :func:`task_chunks`
     :return: the function's tree for all tasks
     """
@@ -80,8 +81,8 @@ def _map_tree(
 ) -> Any:
     """Apply a function to the tensors at the same place of trees of the same shape."""
     first = trees[0]
-    if first is None:
-        return None
+    if first is None or isinstance(first, int):
+        return first
     if isinstance(first, th.Tensor):
         return function(*trees)
     if isinstance(first, Rollout) and of_rollout is not None:

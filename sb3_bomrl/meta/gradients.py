@@ -29,7 +29,7 @@ from sb3_bomrl.core.params import flatten, grad, mean_over_tasks, require_grad
 from sb3_bomrl.core.surrogates import between_linear_and_log, get_surrogate
 from sb3_bomrl.meta.hypergradients import HYPERGRADIENTS, SamplingTerm, SolvedLowerLevel
 from sb3_bomrl.meta.lower_level import LowerLevel
-from sb3_bomrl.meta.policy_gradient import gradient_path, policy_gradient, query_surrogate
+from sb3_bomrl.meta.policy_gradient import StepSize, gradient_path, policy_gradient, query_surrogate
 from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.types import Batch, Params, Rollout
 
@@ -96,7 +96,7 @@ def maml_meta_gradient(
     meta_params: Params,
     adapted_params: Params,
     query: Batch,
-    inner_lr: float,
+    step_size: StepSize,
     surrogate: str = "linear",
 ) -> MetaGradient:
     r"""
@@ -110,12 +110,12 @@ def maml_meta_gradient(
     :param meta_params: φ, each of shape (n_tasks, \*shape)
     :param adapted_params: θ_K, same shapes
     :param query: data of π_θK
-    :param inner_lr: α > 0
+    :param step_size: α of the inner steps
     :param surrogate: h of the inner steps, ``"linear"`` or ``"log"``
     :return: gradient per task
     """
     cotangent, phi = policy_gradient(actor, query, adapted_params), require_grad(meta_params)
-    path = gradient_path(actor, supports, phi, inner_lr, surrogate)
+    path = gradient_path(actor, supports, phi, step_size, surrogate)
     return MetaGradient(unrolled_hypergradient(path[-1], phi, cotangent))
 
 
@@ -139,8 +139,8 @@ def emaml_meta_gradient(
     adapted_params: Params,
     query: Batch,
     credit: th.Tensor,
-    credit_coef: float,
-    inner_lr: float,
+    credit_weight: float,
+    step_size: StepSize,
 ) -> MetaGradient:
     r"""
     Compute E-MAML's meta-gradient: MAML's, plus the credit to what was sampled before adapting,
@@ -159,17 +159,17 @@ def emaml_meta_gradient(
     :param adapted_params: θ_K, same shapes
     :param query: data of π_θK
     :param credit: (n_tasks,), J(θ_K) less a baseline that does not depend on the task's own support data
-    :param credit_coef: c ≥ 0; 1 is unbiased, 0 leaves MAML
-    :param inner_lr: α > 0
+    :param credit_weight: c ≥ 0; 1 is unbiased, 0 leaves MAML
+    :param step_size: α of the inner steps
     :return: gradient per task
     """
     cotangent, phi = policy_gradient(actor, query, adapted_params), require_grad(meta_params)
-    path = gradient_path(actor, supports, phi, inner_lr, between_linear_and_log(credit_coef))
+    path = gradient_path(actor, supports, phi, step_size, between_linear_and_log(credit_weight))
     scores = [
         (step.weights * actor(theta, step.observations).log_prob(step.actions)).sum(-1)
         for theta, step in zip(path[:-1], steps, strict=True)
     ]
-    score = credit_coef * (credit * th.stack(scores).sum(0)).sum()
+    score = credit_weight * (credit * th.stack(scores).sum(0)).sum()
     inner = th.stack([(path[-1][name] * value.detach()).sum() for name, value in cotangent.items()]).sum()
     return MetaGradient(grad(inner + score, phi))
 
@@ -206,7 +206,7 @@ def promp_meta_gradient(
     sampling_params: Sequence[Params],
     meta_params: Params,
     query: Batch,
-    inner_lr: float,
+    step_size: StepSize,
     clip_range: float,
     kl_coefs: th.Tensor,
 ) -> tuple[MetaGradient, th.Tensor]:
@@ -223,13 +223,13 @@ def promp_meta_gradient(
     :param sampling_params: θ_k,old that sampled them, each of shape (n_tasks, \*shape); the first is the older φ
     :param meta_params: φ, same shapes
     :param query: data of π_θK,old
-    :param inner_lr: α > 0
+    :param step_size: α of the inner steps
     :param clip_range: ε > 0
     :param kl_coefs: η, (K,)
     :return: gradient per task, and the KL of every inner step, (n_tasks, K), in nats
     """
     phi = require_grad(meta_params)
-    path = gradient_path(actor, supports, phi, inner_lr)
+    path = gradient_path(actor, supports, phi, step_size)
     divergences = []
     for old, new, support in zip(sampling_params, path[:-1], supports, strict=True):
         with th.no_grad():
@@ -241,7 +241,7 @@ def promp_meta_gradient(
 
 
 def reptile_meta_gradient(
-    actor: Actor, supports: Sequence[Batch], meta_params: Params, adapted_params: Params, inner_lr: float
+    actor: Actor, supports: Sequence[Batch], meta_params: Params, adapted_params: Params, step_size: StepSize
 ) -> MetaGradient:
     r"""
     Make the last inner steps, then return Reptile's direction θ_K − φ (Nichol et al., 2018, Algorithm 1).
@@ -250,8 +250,8 @@ def reptile_meta_gradient(
     :param supports: data of the inner steps that remain
     :param meta_params: φ, each of shape (n_tasks, \*shape)
     :param adapted_params: where the inner steps have got to, same shapes
-    :param inner_lr: α > 0
+    :param step_size: α of the inner steps
     :return: direction per task
     """
-    last = gradient_path(actor, supports, require_grad(adapted_params), inner_lr)[-1]
+    last = gradient_path(actor, supports, require_grad(adapted_params), step_size)[-1]
     return MetaGradient({name: value.detach() - meta_params[name] for name, value in last.items()})

@@ -6,7 +6,7 @@ from functools import partial
 import torch as th
 from torch.distributions import Distribution
 
-from sb3_bomrl.core.distances import STATE_DISTANCES, policy_distance, policy_kl
+from sb3_bomrl.core.distances import STATE_DISTANCES, parameter_distance, policy_distance, policy_kl
 from sb3_bomrl.core.inner_solvers import InnerSolver, InnerValue, solve_inner
 from sb3_bomrl.core.surrogates import Surrogate, get_surrogate, likelihood_ratio
 from sb3_bomrl.policies.actor import Actor
@@ -15,7 +15,10 @@ from sb3_bomrl.types import Adaptation, Batch, Params
 
 class LowerLevel:
     """
-    F(θ, φ) of Eq. (A2) on one batch of data.
+    F(θ, φ) of Eq. (A2) on one batch of data, and a ridge κ‖θ − φ‖² beside a distance that is a KL.
+
+    A KL sees only the directions in which the policy changes on the sampled states. In all others the curvature of the
+    surrogate decides, and where that is negative there is no minimum. The ridge has curvature 2κ in every direction.
 
     :param actor: policy as a function of stacked parameters
     :param batch: support data
@@ -23,6 +26,7 @@ class LowerLevel:
     :param surrogate: h, or its name: ``"linear"``, ``"sigmoid"``, ``"clip"`` or ``"log"``
     :param reg_coef: λ > 0
     :param clip_range: ε of ``"clip"``
+    :param ridge_coef: κ ≥ 0
     """
 
     def __init__(
@@ -33,12 +37,14 @@ class LowerLevel:
         surrogate: str | Surrogate,
         reg_coef: float,
         clip_range: float = 0.2,
+        ridge_coef: float = 0.0,
     ) -> None:
         self.actor = actor
         self.batch = batch
         self.distance = distance
         self.surrogate = get_surrogate(surrogate, clip_range) if isinstance(surrogate, str) else surrogate
         self.reg_coef = reg_coef
+        self.ridge_coef = ridge_coef if distance in STATE_DISTANCES else 0.0
         self._policy: Callable[[Params], Distribution] | None = None
 
     def policy(self, params: Params) -> Distribution:
@@ -54,12 +60,12 @@ class LowerLevel:
 
     def value(self, task_params: Params, meta_params: Params, meta_policy: Distribution) -> InnerValue:
         r"""
-        Compute F = −(1/λ) Σ_t w_t h(π_θ/π_φ) A_t + D(φ, θ), Eq. (A2).
+        Compute F = −(1/λ) Σ_t w_t h(π_θ/π_φ) A_t + D(φ, θ) + κ‖θ − φ‖², Eq. (A2).
 
         :param task_params: θ, each of shape (n_tasks, \*shape)
         :param meta_params: φ, same shapes
         :param meta_policy: π_φ at the support states
-        :return: objective, distance and KL per task
+        :return: objective, distance (with the ridge) and KL per task
         """
         policy, w = self.policy(task_params), self.batch.weights
         ratio = likelihood_ratio(policy.log_prob(self.batch.actions), self.batch.log_probs)
@@ -70,6 +76,8 @@ class LowerLevel:
         else:
             with th.no_grad():
                 kl = policy_kl(meta_policy, policy, w)
+        if self.ridge_coef > 0:
+            distance = distance + self.ridge_coef * parameter_distance(meta_params, task_params)
         return InnerValue(distance - gain / self.reg_coef, distance, kl)
 
     def loss(self, task_params: Params, meta_params: Params) -> th.Tensor:

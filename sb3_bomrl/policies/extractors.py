@@ -4,7 +4,8 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 
 from sb3_bomrl.policies.batch_norm import update_batch_norms
 from sb3_bomrl.types import Observations
@@ -69,15 +70,50 @@ class NormalizedFlattenExtractor(BaseFeaturesExtractor):
         self.count.copy_(total)
 
 
+class NormalizedCombinedExtractor(CombinedExtractor):
+    """
+    SB3's ``CombinedExtractor``, with a :class:`NormalizedFlattenExtractor` for every vector of numbers.
+
+    :param observation_space: a ``Dict``
+    :param cnn_output_dim: features of each image
+    :param normalized_image: images are in [0, 1] already
+    """
+
+    def __init__(
+        self, observation_space: spaces.Dict, cnn_output_dim: int = 256, normalized_image: bool = False
+    ) -> None:
+        super().__init__(observation_space, cnn_output_dim, normalized_image)
+        for key, subspace in observation_space.spaces.items():
+            if is_standardizable(subspace):
+                self.extractors[key] = NormalizedFlattenExtractor(subspace)
+
+
+def is_standardizable(space: spaces.Space) -> bool:
+    """
+    Return whether observations are vectors of numbers.
+
+    :param space: observation space
+    :return: true for a ``Box`` that is no image
+    """
+    return isinstance(space, spaces.Box) and not is_image_space(space)
+
+
 def update_normalizers(policy: ActorCriticPolicy, observations: Observations) -> None:
     r"""
     Fold observations into every :class:`NormalizedFlattenExtractor` of a policy, and into its batch normalisation.
 
     :param policy: any policy; nothing happens if it has neither
-    :param observations: (..., \*obs_shape)
+    :param observations: (..., \*obs_shape), or a dictionary of such
     """
-    extractors = [module for module in policy.modules() if isinstance(module, NormalizedFlattenExtractor)]
-    for extractor in extractors:
-        assert isinstance(observations, th.Tensor)
-        extractor.update(observations.reshape(-1, extractor.features_dim))
+    seen: set[NormalizedFlattenExtractor] = set()
+    for module in policy.modules():
+        if isinstance(module, NormalizedCombinedExtractor):
+            assert isinstance(observations, dict)
+            for key, part in module.extractors.items():
+                if isinstance(part, NormalizedFlattenExtractor):
+                    part.update(observations[key].reshape(-1, part.features_dim))
+                    seen.add(part)
+        elif isinstance(module, NormalizedFlattenExtractor) and module not in seen:
+            assert isinstance(observations, th.Tensor)
+            module.update(observations.reshape(-1, module.features_dim))
     update_batch_norms(policy, observations)

@@ -77,9 +77,34 @@ def _watch(processes: list[Any], receiver: connection.Connection, dead: list[int
     ready = connection.wait([receiver, *(process.sentinel for process in processes)])
     if receiver not in ready:
         dead += [i for i, process in enumerate(processes) if process.sentinel in ready]
-        for process in processes:
-            with suppress(OSError):  # it has just ended
-                process.kill()
+        _kill(processes)
+
+
+def _kill(processes: list[Any]) -> None:
+    for process in processes:
+        with suppress(OSError):  # it has just ended
+            process.kill()
+
+
+def close_in_time(env: VecEnv) -> None:
+    """
+    Close an environment; worker processes that do not end within seconds are killed.
+
+    :param env: any VecEnv
+    """
+    base = env.unwrapped
+    if not isinstance(base, SubprocVecEnv) or base.closed:
+        env.close()
+        return
+    timer = threading.Timer(_PATIENCE, _kill, [base.processes])
+    timer.start()
+    try:
+        env.close()
+    except (EOFError, ConnectionError):  # a worker has ended before
+        _kill(base.processes)
+        _close(base)
+    finally:
+        timer.cancel()
 
 
 def _close(env: SubprocVecEnv) -> None:

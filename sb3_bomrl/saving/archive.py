@@ -2,10 +2,14 @@
 
 import io
 import pickletools
+import re
 import struct
 import zipfile
 import zlib
 from collections import Counter
+
+from sb3_bomrl.checks import short, shortened
+from sb3_bomrl.saving.tensors import STORAGES, check_tensors
 
 ZIP_ERRORS = (
     zipfile.BadZipFile,
@@ -24,16 +28,19 @@ ZIP_ERRORS = (
 
 _MAX_MEMBERS = 10_000
 _MAX_VALUES = 300_000
+_MAX_TEXT = 2**23
 _MAX_PICKLE = 2**20
-"""Members of an archive, values of its settings, bytes that name the tensors of a weight file: ten times what large
-policies have, so that reading any file takes seconds."""
+"""Members of an archive, values of its settings, bytes of those without arrays, bytes that name the tensors of a weight
+file: ten times what large policies have, so that reading any file takes seconds."""
 
-_STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+_ARRAYS = re.compile(rb'"[A-Za-z0-9+/]{1000,}=*"')
+"""Arrays and pickles in JSON."""
+
 _WEIGHT_GLOBALS = {
     "collections OrderedDict",
     "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_parameter",
-    *(f"torch {kind}Storage" for kind in _STORAGES),
+    *(f"torch {kind}" for kind in STORAGES),
 }
 _FORBIDDEN_OPCODES = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
 _NAMES = {"GLOBAL", "BINUNICODE", "SHORT_BINSTRING"}
@@ -65,10 +72,12 @@ def read_stored(data: bytes, where: str = "") -> dict[str, bytes]:
             names = [entry.filename for entry in entries]
             if len(set(names)) < len(names):
                 twice = next(name for name, count in Counter(names).items() if count > 1)
-                raise ArchiveError(f"holds {where}{twice!r} twice")
+                raise ArchiveError(f"holds {where}{short(twice)} twice")
             for entry in entries:
                 if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                    raise ArchiveError(f"holds {where}{entry.filename!r} compressed, {entry.file_size} bytes unpacked")
+                    raise ArchiveError(
+                        f"holds {where}{short(entry.filename)} compressed, {entry.file_size} bytes unpacked"
+                    )
             if sum(entry.file_size for entry in entries) > len(data):
                 raise ArchiveError(f"holds {where}members that overlap")
             return {name: archive.read(name) for name in names}
@@ -97,10 +106,12 @@ def check_json_size(text: bytes) -> None:
     Require settings of a model's size before they are parsed.
 
     :param text: JSON
-    :raises ArchiveError: if it holds too many values
+    :raises ArchiveError: if it holds too many values, or too much text beside arrays
     """
     if sum(map(text.count, (b"[", b"{", b","))) > _MAX_VALUES:
         raise ArchiveError(f"has settings of more than {_MAX_VALUES} values")
+    if len(text) - sum(len(found[0]) for found in _ARRAYS.finditer(text)) > _MAX_TEXT:
+        raise ArchiveError(f"has settings of more than {_MAX_TEXT} bytes of text")
 
 
 def clean_weights(name: str, data: bytes, variables: bool) -> bytes:
@@ -125,7 +136,8 @@ def clean_weights(name: str, data: bytes, variables: bool) -> bytes:
         for opcode, argument, _ in pickletools.genops(pickle):
             kind = opcode.name
             if kind in _FORBIDDEN_OPCODES or (kind == "GLOBAL" and argument not in _WEIGHT_GLOBALS):
-                raise ArchiveError(f"has code in {name!r}: {argument if argument is not None else kind}")
+                named = kind if argument is None else argument
+                raise ArchiveError(f"has code in {name!r}: {shortened(str(named))}")
             if not variables and kind in ("SETITEM", "SETITEMS", "GLOBAL"):
                 raise ArchiveError(f"has variables in {name!r}, where a model of this class has none")
             if kind in ("BINPUT", "LONG_BINPUT"):
@@ -137,4 +149,10 @@ def clean_weights(name: str, data: bytes, variables: bool) -> bytes:
         raise
     except ZIP_ERRORS as error:
         raise ArchiveError(f"has a damaged {name!r}") from error
+    storages = pickles[0].removesuffix("data.pkl") + "data/"
+    sizes = {member.removeprefix(storages): len(content) for member, content in members.items()}
+    try:
+        check_tensors(pickle, sizes)
+    except ValueError as error:
+        raise ArchiveError(f"has a damaged {name!r}: {error}") from error
     return write_zip(members)

@@ -10,6 +10,8 @@ from stable_baselines3.common import utils
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from sb3_bomrl.checks import short, shortened
+
 
 def _is_class(base: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, type) and issubclass(value, base)
@@ -38,7 +40,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _is_step_size(value: Any) -> bool:
-    return isinstance(value, _SCHEDULES) or (_is_finite(value) and value >= 0)
+    return isinstance(value, _SCHEDULES) or value == "auto" or (_is_finite(value) and value >= 0)
 
 
 def _are_episodes(value: Any) -> bool:
@@ -63,6 +65,9 @@ _ACCEPTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "n_envs": ("an integer of at least 1", lambda x: _is_count(x) and x >= 1),
     "_stats_window_size": ("an integer of at least 1", lambda x: _is_count(x) and x >= 1),
     "tasks_per_chunk": ("None or an integer of at least 1", lambda x: x is None or (_is_count(x) and x >= 1)),
+    "inner_target_kl": ("None or a finite number", lambda x: x is None or _is_finite(x)),
+    "n_envs_per_task": ("None or an integer of at least 1", lambda x: x is None or (_is_count(x) and x >= 1)),
+    "ridge_coef": ("None or a finite number", lambda x: x is None or _is_finite(x)),
     "seed": ("None or an integer", lambda x: x is None or (_is_count(x) and x < 2**32)),
     "sde_sample_freq": ("an integer", lambda x: type(x) is int),
     "verbose": ("an integer", lambda x: isinstance(x, int)),
@@ -80,7 +85,7 @@ _ACCEPTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 """Settings whose accepted type does not follow from their value in a new model: the type in words, and its check."""
 
-_STEP_SIZE = ("a finite number of at least 0, or a schedule", _is_step_size)
+_STEP_SIZE = ("a finite number of at least 0, a schedule, or 'auto'", _is_step_size)
 _MADE_LATER = ("observation_space", "action_space", "n_envs", "lr_schedule", "_algorithm_name")
 
 
@@ -106,15 +111,19 @@ def check_settings(
     accepted = ({*new, *_MADE_LATER}) - excluded
     unknown, missing = sorted(set(settings) - accepted - given), sorted(accepted - set(settings) - given)
     if unknown:
-        raise ValueError(f"settings of the file must be those of the model, got also {', '.join(map(repr, unknown))}")
+        raise ValueError(f"settings of the file must be those of the model, got also {_listed(unknown)}")
     if missing:
-        raise ValueError(f"settings of the file must be complete, but {', '.join(map(repr, missing))} is missing")
+        raise ValueError(f"settings of the file must be complete, but {_listed(missing)} is missing")
     for name, value in settings.items():
         if name in given:
             continue
         words, fits = _STEP_SIZE if name in scheduled else _ACCEPTED[name] if name in _ACCEPTED else _like(new[name])
         if not fits(value):
             raise ValueError(f"setting {name!r} of the file must be {words}, got {short(value)}")
+
+
+def _listed(names: list[str]) -> str:
+    return shortened(", ".join(map(short, names[:100])), 300)
 
 
 def _like(example: Any) -> tuple[str, Callable[[Any], bool]]:
@@ -127,17 +136,6 @@ def _like(example: Any) -> tuple[str, Callable[[Any], bool]]:
         return "None", lambda x: x is None
     kind = type(example)
     return f"of type {kind.__name__}", lambda x: isinstance(x, kind)
-
-
-def short(value: Any) -> str:
-    """
-    Return a value as text for an error.
-
-    :param value: anything
-    :return: at most 80 characters
-    """
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _is_part_of(shape: tuple[int, ...], whole: tuple[int, ...] | None) -> bool:
@@ -159,7 +157,7 @@ def check_normalizer_statistics(statistics: Any, space: spaces.Space) -> None:
         return
     try:
         own = space.spaces if isinstance(space, spaces.Dict) else {"": space}
-        parts = [(f"obs{key and f' {key!r}'}", own[key].shape, rms) for key, rms in statistics["obs"].items()]
+        parts = [(f"obs{key and f' {short(key)}'}", own[key].shape, rms) for key, rms in statistics["obs"].items()]
         for name, shape, rms in [*parts, ("returns", (), statistics["returns"])]:
             mean, var, count = (np.asarray(rms[field], dtype=np.float64) for field in ("mean", "var", "count"))
             if not _is_part_of(mean.shape, shape) or var.shape != mean.shape or count.shape != ():

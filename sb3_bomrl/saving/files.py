@@ -7,7 +7,7 @@ import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 TEMPORARY = ".sb3_bomrl-*.tmp"
 """Pattern of the names under which files are written; one is left only where the process was killed meanwhile."""
@@ -30,11 +30,19 @@ def write_atomically(path: Path, write: Callable[[io.BufferedWriter], Any]) -> N
             with path.open("ab") as stream:
                 write(stream)
         else:
-            _replace(Path(os.path.realpath(path)), write)
+            _replace(_named_by(path), write)
     except OSError as error:
         if error.errno is None:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def _named_by(path: Path) -> Path:
+    """The file that a path or link names, which may not be there yet; a link in a circle names none."""
+    try:
+        return Path(os.path.realpath(path, strict=True))
+    except FileNotFoundError:
+        return Path(os.path.realpath(path))
 
 
 def _replace(target: Path, write: Callable[[io.BufferedWriter], Any]) -> None:
@@ -73,6 +81,36 @@ def is_stream(path: Path) -> bool:
     return False
 
 
+def open_regular(path: Path, mode: str, buffering: int = -1) -> IO[Any]:
+    """
+    Open a file that is a regular one, a link to one, or not there yet.
+
+    :param path: the file
+    :param mode: as of ``open``
+    :param buffering: as of ``open``
+    :return: the open file
+    :raises FileNotFoundError: if there is nothing to read
+    :raises ValueError: for a folder, a FIFO, a socket or a device
+    """
+
+    def opened(name: str, flags: int) -> int:
+        # a FIFO that takes the file's place before it is opened must not block either
+        descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), 0o666)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            _check_regular(path)
+        return descriptor
+
+    _check_regular(path)
+    return open(path, mode, buffering, opener=opened)
+
+
+def _check_regular(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a FIFO" if path.is_fifo() else "a socket or a device"
+        raise ValueError(f"{path} must be a regular file, but is {kind}")
+
+
 def read_regular(path: Path) -> bytes:
     """
     Read a file that is a regular one, or a link to one.
@@ -80,12 +118,25 @@ def read_regular(path: Path) -> bytes:
     :param path: the file
     :return: its content
     :raises FileNotFoundError: if there is nothing
-    :raises ValueError: for a folder, a FIFO or a device
+    :raises ValueError: for a folder, a FIFO or a device, and for a file of the system that holds no such content
     """
-    # a FIFO that takes the file's place before it is opened must not block either
-    with os.fdopen(
-        os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
-    ) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError(f"path must name a regular file, got {str(path)!r}, which is a FIFO or a device")
-        return file.read()
+    with open_regular(path, "rb") as file:
+        try:
+            content = file.read()
+        except OSError as error:  # as of /proc/self/mem
+            raise ValueError(f"{path} must be a file that can be read: {error.strerror}") from error
+    return content or b""  # None for one that would keep its reader waiting
+
+
+def make_folder(path: Path) -> None:
+    """
+    Make a folder and those above it, unless they are there.
+
+    :param path: the folder
+    :raises NotADirectoryError: if a file is in its way, with its name
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        found = next((one for one in (path, *path.parents) if os.path.lexists(one)), path)
+        raise NotADirectoryError(f"{path} must be a folder, but {found} is a file or a broken link") from None

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sb3_bomrl.checks import short, shortened
 from sb3_bomrl.saving.archive import (
     ZIP_ERRORS,
     ArchiveError,
@@ -79,7 +80,7 @@ class ModelFile(NamedTuple):
         :param why: end of the message, after the name of the file
         :return: the error
         """
-        return ModelFileError(f"path must name a model saved by {self.algorithm}: {self.name} {why}")
+        return ModelFileError(f"path must name a model saved by {self.algorithm}: {self.name} {shortened(why, 1000)}")
 
     def without_pickles(self, parts: Iterable[str]) -> io.BytesIO:
         """
@@ -96,7 +97,7 @@ class ModelFile(NamedTuple):
             members = read_stored(self.data)
             for name in members:
                 if name not in weights and name not in ("data", variables, *_TEXT_MEMBERS):
-                    raise ArchiveError(f"holds {name!r}, which belongs to no model")
+                    raise ArchiveError(f"holds {short(name)}, which belongs to no model")
             for name in weights:
                 if name not in members:
                     raise ArchiveError(f"lacks {name!r}")
@@ -134,13 +135,38 @@ def read_model_file(path: Path, algorithms: Sequence[str], trusted: bool) -> Mod
     :raises FileNotFoundError: if there is no such file
     :raises ValueError: if it is no whole zip archive, or another algorithm's
     """
-    file = ModelFile(repr(path), algorithms[0], read_bytes(path), {})
+    file = _read(path, algorithms[0], trusted)
+    writer = file.settings.get("_algorithm_name", "another library")
+    if writer not in algorithms:
+        raise file.refuse(f"was saved by {shortened(str(writer))}")
+    return file
+
+
+def saved_algorithm(path: Path, trusted: bool) -> str:
+    """
+    Read which algorithm wrote a model file.
+
+    :param path: file name (``.zip`` may be left out) or binary file
+    :param trusted: accept compressed members of any size
+    :return: name of its class
+    :raises FileNotFoundError: if there is no such file
+    :raises ValueError: if it is no whole zip archive, or another library's
+    """
+    file = _read(path, "this package", trusted)
+    name = file.settings.get("_algorithm_name")
+    if not isinstance(name, str):
+        raise file.refuse("was saved by another library")
+    return name
+
+
+def _read(path: Path, algorithm: str, trusted: bool) -> ModelFile:
+    file = ModelFile(repr(path), algorithm, read_bytes(path), {})
     try:
-        if not trusted:
-            read_stored(file.data)
-        with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
-            text, broken = archive.read("data"), archive.testzip()
-        if not trusted:
+        if trusted:
+            with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
+                text, broken = archive.read("data"), archive.testzip()
+        else:
+            text, broken = read_stored(file.data)["data"], None
             check_json_size(text)
         settings = json.loads(text.decode())
     except DamagedArchiveError as error:
@@ -150,12 +176,9 @@ def read_model_file(path: Path, algorithms: Sequence[str], trusted: bool) -> Mod
     except ZIP_ERRORS as error:
         raise DamagedFileError(str(file.refuse("is not a whole model file"))) from error
     if broken is not None:
-        raise DamagedFileError(str(file.refuse(f"is damaged at {broken!r}")))
+        raise DamagedFileError(str(file.refuse(f"is damaged at {short(broken)}")))
     if not isinstance(settings, dict):
         raise file.refuse("is not a whole model file")
-    writer = settings.get("_algorithm_name", "another library")
-    if writer not in algorithms:
-        raise file.refuse(f"was saved by {writer}")
     return file._replace(settings=settings)
 
 
@@ -175,10 +198,13 @@ def read_bytes(path: Path) -> bytes:
     found = [name for name in names if name.exists()]
     if not found:
         raise FileNotFoundError(f"path must name a saved model: neither {str(path)!r} nor {str(names[1])!r} exists")
-    for name in found:
-        if name.is_file():
-            return read_regular(name)
-    raise ModelFileError(f"path must name a saved model, got {str(path)!r}, which is no regular file")
+    file = next((name for name in found if name.is_file()), None)
+    if file is None:
+        raise ModelFileError(f"path must name a saved model, got {str(path)!r}, which is no regular file")
+    try:
+        return read_regular(file)
+    except ValueError as error:
+        raise ModelFileError(f"path must name a saved model, but {error}") from error
 
 
 def _plain(value: Any) -> Any:

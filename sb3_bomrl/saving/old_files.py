@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import zipfile
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,17 @@ from sb3_bomrl.saving.archive import write_zip
 from sb3_bomrl.saving.model_file import ModelFile
 
 _ADDED = {"tasks_per_chunk": None, "n_rollout_threads": 1}
+_WITHOUT_RIDGE = {
+    "ridge_coef": 0.0,
+    "inner_gradient_tolerance": 0.0,
+    "inner_target_kl": None,
+    "reg_coef_now": 0.0,
+}
+"""Of a lower level whose distance was all that held it, solved by all of its steps."""
+
 _REMOVED = ("_resume_from",)
+_UNPROTECTED = {"inner_lr_decay": 1.0, "inner_max_kl": float("inf")}
+"""Of gradient steps that are neither shortened nor smaller after the first one."""
 _SEARCHED = {"BOMRL": ("implicit", "unrolled"), "MAML": (None,)}
 """Algorithms that could search, by the hypergradients they could search with."""
 
@@ -24,8 +35,10 @@ def brought_up_to_date(file: ModelFile, algorithms: Sequence[str]) -> ModelFile:
     :return: the archive with the present names of settings
     """
     old = file.settings
-    if not old or not ("_resume_from" in old or _ADDED.keys() - old.keys()):
+    if not old or "trust_region" in old:
         return file
+    if not ("_resume_from" in old or _ADDED.keys() - old.keys()):
+        return _with(file, _as_before_regions(old, algorithms))
     settings = {name: value for name, value in {**_ADDED, **old}.items() if name not in _REMOVED}
     if "GradientAdaptation" in algorithms and "n_inner_steps" in settings:
         settings["n_adaptation_steps"] = settings.pop("n_inner_steps")
@@ -33,6 +46,24 @@ def brought_up_to_date(file: ModelFile, algorithms: Sequence[str]) -> ModelFile:
         settings |= {f"inner_{name}": settings[name] for name in ("cg_max_steps", "cg_damping") if name in settings}
     if not _searched(algorithms, settings):
         settings["line_search"] = False
+    return _with(file, _as_before_regions(settings, algorithms))
+
+
+def _as_before_regions(settings: dict[str, Any], algorithms: Sequence[str]) -> dict[str, Any]:
+    """Add what a file without ``trust_region`` did."""
+    settings = {**settings, "trust_region": "meta"}
+    if "BOMRL" in algorithms:
+        settings |= _WITHOUT_RIDGE
+    if "GradientAdaptation" in algorithms and "Reptile" not in algorithms:
+        settings |= _UNPROTECTED
+    if "EMAML" in algorithms:  # the sum over the support steps was not divided by the root of their number
+        names = ("n_adaptation_steps", "n_steps", "n_envs")
+        n_steps = math.prod(settings[name] for name in names) / settings["meta_batch_size"]
+        settings["credit_coef"] *= math.sqrt(n_steps)
+    return settings
+
+
+def _with(file: ModelFile, settings: dict[str, Any]) -> ModelFile:
     return file._replace(settings=settings, data=_with_settings(file.data, settings))
 
 

@@ -14,7 +14,8 @@ from gymnasium import spaces
 from stable_baselines3.common import buffers, policies, torch_layers, utils
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
-from sb3_bomrl.policies.extractors import NormalizedFlattenExtractor
+from sb3_bomrl.policies.extractors import NormalizedCombinedExtractor, NormalizedFlattenExtractor
+from sb3_bomrl.policies.normalized import NormalizedMlpPolicy, NormalizedMultiInputPolicy
 from sb3_bomrl.policies.tabular import TabularPolicy
 
 TAG = ":kind:"
@@ -49,11 +50,14 @@ CLASSES: dict[str, type] = {
         policies.ActorCriticPolicy,
         policies.ActorCriticCnnPolicy,
         policies.MultiInputActorCriticPolicy,
+        NormalizedMlpPolicy,
+        NormalizedMultiInputPolicy,
         TabularPolicy,
         torch_layers.FlattenExtractor,
         torch_layers.NatureCNN,
         torch_layers.CombinedExtractor,
         NormalizedFlattenExtractor,
+        NormalizedCombinedExtractor,
         buffers.RolloutBuffer,
         buffers.DictRolloutBuffer,
         RMSpropTFLike,

@@ -3,6 +3,7 @@
 import io
 import pathlib
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
@@ -12,8 +13,9 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file, recursive_getattr
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict
 
+from sb3_bomrl.checks import short, shortened
 from sb3_bomrl.saving.checks import check_normalizer_statistics, check_settings
-from sb3_bomrl.saving.files import is_stream, write_atomically
+from sb3_bomrl.saving.files import is_stream, make_folder, write_atomically
 from sb3_bomrl.saving.model_file import (
     ModelFile,
     ModelFileError,
@@ -63,12 +65,13 @@ def save_model(model: Any, path: Path, save: Callable[[io.BytesIO], None]) -> No
         path.write(data)
         return
     target = _with_suffix(pathlib.Path(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     write_atomically(target, lambda file: file.write(data))
 
 
 def _with_suffix(path: pathlib.Path) -> pathlib.Path:
-    return path if path.suffix or is_stream(path) else path.with_suffix(".zip")
+    written_through = is_stream(path) or (path.is_symlink() and not path.is_dir())
+    return path if path.suffix or written_through else path.with_suffix(".zip")
 
 
 def load_model(
@@ -111,8 +114,7 @@ def load_model(
         objects = _checked_settings(algorithm, file, replaced, {**replaced, **changes})
         source = file.without_pickles(STATE_NAMES)
     try:
-        parts: dict[str, Any] = {} if trusted else load_from_zip_file(source, load_data=False)[1]
-        guard: AbstractContextManager[Any] = nullcontext() if trusted else WeightLimit(parts["policy"])
+        guard: AbstractContextManager[Any] = nullcontext() if trusted else WeightLimit(_policy_weights(source))
         with guard:
             model = load(source, env, device, {**objects, **replaced}, print_system_info, force_reset, **changes)
     except Exception as error:
@@ -124,6 +126,11 @@ def load_model(
     return model
 
 
+def _policy_weights(source: io.BytesIO) -> Mapping[str, Any]:
+    with zipfile.ZipFile(source) as archive:
+        return th.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
+
+
 def _checked_settings(
     algorithm: type[OnPolicyAlgorithm], file: ModelFile, replaced: dict[str, Any], given: dict[str, Any]
 ) -> dict[str, Any]:
@@ -131,7 +138,7 @@ def _checked_settings(
     settings = {key: value for key, value in file.known().items() if key not in replaced}
     pickled = sorted(set(file.settings) - set(settings) - set(replaced))
     if pickled:
-        listed = ", ".join(map(repr, pickled))
+        listed = shortened(", ".join(map(short, pickled[:100])), 300)
         raise file.refuse(
             f"has settings that only unpickling could load: {listed}. Give them as custom_objects, or load the "
             "file with trusted=True if you trust it"

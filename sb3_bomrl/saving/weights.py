@@ -9,7 +9,8 @@ import torch as th
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
-from sb3_bomrl.saving.checks import is_number, short
+from sb3_bomrl.checks import short
+from sb3_bomrl.saving.checks import is_number
 from sb3_bomrl.saving.safe_json import CLASSES
 
 _MAX_TENSORS = 10_000
@@ -30,9 +31,9 @@ def check_module_state(name: str, state: Mapping[str, Any], module: th.nn.Module
         if not (isinstance(value, th.Tensor) and key in own and own[key].shape == value.shape):
             continue
         if _kind(value) != _kind(own[key]):
-            raise ValueError(f"{name} must have {_kind(own[key])} weights, but {key!r} is of type {value.dtype}")
+            raise ValueError(f"{name} must have {_kind(own[key])} weights, but {short(key)} is of type {value.dtype}")
         if not value.to(own[key].dtype).isfinite().all():
-            raise ValueError(f"{name} must have finite weights, but {key!r} is not finite")
+            raise ValueError(f"{name} must have finite weights, but {short(key)} is not finite")
 
 
 def _kind(tensor: th.Tensor) -> str:
@@ -59,22 +60,38 @@ def check_optimizer_state(name: str, state: Any, optimizer: th.optim.Optimizer) 
         for group, current in zip(groups, own, strict=True):
             for key, value in group.items():
                 if key != "params" and not _is_option(value, current.get(key)):
-                    raise ValueError(f"{key!r} is {short(value)}")
+                    raise ValueError(f"{short(key)} is {short(value)}")
         expected = [_new_state(optimizer, group) for group in groups]
         parameters = [(i, parameter) for i, group in enumerate(optimizer.param_groups) for parameter in group["params"]]
+        storages = set[int]()
         for index, slot in slots.items():
             i, parameter = parameters[index]
             if expected[i] is not None and slot and slot.keys() != expected[i]:
-                raise ValueError(f"parameter {index} has {sorted(slot)} in place of {sorted(expected[i] or ())}")
+                raise ValueError(f"parameter {index} has {short(sorted(slot))} in place of {sorted(expected[i] or ())}")
             for key, value in slot.items():
+                if isinstance(value, th.Tensor) and value.numel() > 0 and value.shape == parameter.shape:
+                    storage = value.untyped_storage().data_ptr()
+                    if storage in storages or _overlaps_itself(value):
+                        raise ValueError(f"{short(key)} of parameter {index} shares memory")
+                    storages.add(storage)
                 if isinstance(value, th.Tensor) and value.shape not in (parameter.shape, ()):
-                    raise ValueError(f"{key!r} of parameter {index} has shape {tuple(value.shape)}")
+                    raise ValueError(f"{short(key)} of parameter {index} has shape {tuple(value.shape)}")
                 if not th.as_tensor(value).to(parameter.dtype).isfinite().all():
-                    raise ValueError(f"{key!r} of parameter {index} is not finite")
+                    raise ValueError(f"{short(key)} of parameter {index} is not finite")
                 if key == "step" and float(value) < 0:
                     raise ValueError(f"{key!r} of parameter {index} is {float(value)}")
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, ValueError) as error:
         raise ValueError(f"{name} must be the state of the model's optimiser, but {error}") from error
+
+
+def _overlaps_itself(tensor: th.Tensor) -> bool:
+    """True if two elements may lie at one place, as in an expanded tensor."""
+    extent = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride < extent:
+            return True
+        extent += stride * (size - 1)
+    return False
 
 
 def _is_option(value: Any, current: Any) -> bool:
@@ -136,6 +153,9 @@ class WeightLimit(TorchFunctionMode):
             raise ValueError("the policy is larger than all weights in the file")
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is th.linalg.qr:  # of initial weights, which takes longest, and those of the file replace them
+            n = min(args[0].shape)
+            return args[0][:, :n], args[0][:n]
         out = func(*args, **(kwargs or {}))
         if isinstance(out, th.Tensor) and out.numel() > self._largest:
             raise ValueError(f"a tensor of shape {tuple(out.shape)} is larger than all weights in the file")

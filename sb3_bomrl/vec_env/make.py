@@ -130,12 +130,13 @@ def _name(env_id: str) -> str:
 
 
 def _make_sb3_vec_env(env_id: str, n_envs: int, backend: str, kwargs: dict[str, Any]) -> VecEnv:
-    if backend == "auto":
-        _logger.warning("%s cannot be stepped as a batch: using DummyVecEnv, which is slower", env_id)
     if _name(env_id) in ENVS and "horizon" in kwargs:
         kwargs.setdefault("max_episode_steps", kwargs["horizon"])
     makers: list[Callable[[], gym.Env]] = [partial(_make_env, _spec(env_id), kwargs)] * n_envs
-    return SubprocVecEnv(makers) if backend == "subproc" else DummyVecEnv(makers)
+    venv = SubprocVecEnv(makers) if backend == "subproc" else DummyVecEnv(makers)
+    if backend == "auto":
+        _logger.warning("%s cannot be stepped as a batch: using DummyVecEnv, which is slower", env_id)
+    return venv
 
 
 def _make_env(spec: EnvSpec, kwargs: dict[str, Any]) -> gym.Env:

@@ -57,7 +57,7 @@ def with_schedules(hyperparams: dict[str, Any], names: tuple[str, ...]) -> dict[
 
 
 def _schedule(name: str, value: Any) -> Any:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or value == "auto":
         return value
     start = value[4:] if value.startswith("lin_") else ""
     try:

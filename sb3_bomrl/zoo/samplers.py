@@ -27,7 +27,7 @@ SEARCH_SPACES: dict[str, SearchSpace] = {
     },
     "maml": {**_SHARED, **_GRADIENT_STEPS, "surrogate": ["linear", "log"], **_TRUST_REGION},
     "fomaml": {**_SHARED, **_GRADIENT_STEPS, **_TRUST_REGION},
-    "emaml": {**_SHARED, **_GRADIENT_STEPS, "credit_coef": (1e-5, 1e-1), **_TRUST_REGION},
+    "emaml": {**_SHARED, **_GRADIENT_STEPS, "credit_coef": (1e-2, 1e1), **_TRUST_REGION},
     "promp": {
         **_SHARED,
         **_GRADIENT_STEPS,

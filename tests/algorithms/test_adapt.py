@@ -9,8 +9,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_bomrl import BOMRL, TaskSamplerWrapper, make_meta_vec_env
-from sb3_bomrl.core.params import stack
+from sb3_bomrl import BOMRL, EMAML, FOMAML, MAML, ProMP, TaskSamplerWrapper, evaluate_adaptation, make_meta_vec_env
+from sb3_bomrl.core.params import flatten, stack
 from sb3_bomrl.rollout.collector import RolloutCollector
 
 GOAL = np.array([0.8, -0.3])
@@ -67,11 +67,41 @@ def test_adapt_is_collecting_and_solving_the_lower_level(tiny, algorithm):
     params = stack(model.actor.params(), 1)
     collector = model.make_collector(env, np.random.default_rng(11))
     assert isinstance(collector, RolloutCollector)
-    for _ in range(2):
+    for n_adapted in range(2):
         support = collector.collect_episodes([GOAL], params, 3)
-        params = model.adapt_params(params, model.experience(support)).params
+        params = model.adapt_params(params, model.experience(support, n_adapted)).params
     for name, value in adapted.actor.params().items():
         assert th.equal(value, params[name][0])
+
+
+@pytest.mark.parametrize("cls", [MAML, FOMAML, EMAML, ProMP])
+def test_steps_after_the_first_are_shorter_by_the_decay(tiny, cls):
+    """While training, when adapting and when evaluating."""
+    lengths = {}
+    for decay in (1.0, 0.25):
+        model = tiny.model(cls=cls, inner_lr_decay=decay, inner_max_kl=float("inf"))
+        collector, params = model.make_collector(model.env, np.random.default_rng(0)), stack(model.actor.params(), 2)
+        support = collector.collect_episodes([GOAL, GOAL], params, 3)
+        for n_adapted in (0, 1, 2):
+            new = model.adapt_to(params, support, n_adapted)
+            lengths[decay, n_adapted] = (flatten(new) - flatten(params)).norm(dim=1)
+    for n_adapted in (0, 1, 2):
+        factor = 0.25 if n_adapted else 1.0
+        th.testing.assert_close(lengths[0.25, n_adapted], factor * lengths[1.0, n_adapted], rtol=1e-3, atol=0.0)
+
+
+@pytest.mark.parametrize("cls", [MAML, ProMP])
+def test_training_and_evaluating_count_the_adaptations_before(tiny, cls):
+    model = tiny.model(cls=cls, n_adaptation_steps=2)
+    seen, original = [], model.adapt_params
+    model.adapt_params = lambda params, support: seen.append(support.n_adapted) or original(params, support)
+    gradient = model.meta_gradient
+    model.meta_gradient = lambda data: seen.append("trained") or gradient(data)
+    model.learn(1)
+    trained = seen[: seen.index("trained")]
+    seen.clear()
+    evaluate_adaptation(model, tiny.goal_vec(), [GOAL], n_adaptation_steps=3, n_episodes=2, n_eval_episodes=2)
+    assert (trained, seen) == ([0, 1], [0, 1, 2])
 
 
 def test_the_critic_and_what_is_not_adapted_stay(tiny):

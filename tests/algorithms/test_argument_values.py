@@ -183,9 +183,9 @@ def test_a_rollout_that_does_not_fit_in_memory_is_named(tiny):
         tiny.model(n_steps=10**12)
 
 
-@pytest.mark.parametrize("device", ["mps", "meta", "nonsense", ""])
+@pytest.mark.parametrize("device", ["mps", "meta", "nonsense", "", "cuda", "cuda:7"])
 def test_a_device_that_is_not_there_is_named(tiny, device):
-    if device == "mps" and th.backends.mps.is_available():
+    if (device == "mps" and th.backends.mps.is_available()) or (device == "cuda" and th.cuda.is_available()):
         pytest.skip("there is such a device")
     with pytest.raises(
         ValueError, match=f"device must be 'auto', 'cpu' or one that torch can use here, got '{device}'"

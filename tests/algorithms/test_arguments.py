@@ -5,6 +5,7 @@ import re
 import warnings
 
 import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
 
 from sb3_bomrl import BOMRL, EMAML, FOMAML, MAML, MetaAlgorithm, ProMP, Reptile
 
@@ -164,3 +165,32 @@ def test_what_all_methods_share_is_described_alike(algorithm):
     shared, own = described(MetaAlgorithm), described(algorithm)
     differ = {name for name in own.keys() & shared.keys() if own[name] != shared[name]}
     assert differ == OWN_WORDS.get(algorithm, set())
+
+
+def test_an_environment_without_tasks_is_warned_of_once(tiny):
+    class Hides(VecEnvWrapper):  # it answers env_method("set_task") and says that there is none
+        def has_attr(self, name):
+            return False
+
+        def reset(self):
+            return self.venv.reset()
+
+        def step_wait(self):
+            return self.venv.step_wait()
+
+    with_tasks, model = tiny.goal_vec(), None
+    for env in (DummyVecEnv([tiny.SpaceEnv] * 4), Hides(tiny.goal_vec())):
+        with pytest.warns(
+            UserWarning, match="so that there is one task only, where meta-training needs several"
+        ) as caught:
+            model = BOMRL("MlpPolicy", env, n_steps=10, meta_batch_size=2, device="cpu")
+        assert [(warning.filename, len(caught)) for warning in caught] == [(__file__, 1)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model.learn(tiny.iteration)
+    with pytest.warns(UserWarning, match="one task only") as caught:
+        model.set_env(Hides(tiny.goal_vec()))
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.set_env(with_tasks)

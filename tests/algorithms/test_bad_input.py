@@ -64,6 +64,8 @@ def test_arguments(tiny, kwargs, words):
         (MAML, {"surrogate": "clip"}, r"surrogate must be one of \('linear', 'log'\), got 'clip'"),
         (MAML, {"outer_step": "interpolation"}, "outer_step must be one of .*trpo.* got 'interpolation'"),
         (FOMAML, {"inner_lr": -1.0}, "inner_lr .* got -1.0"),
+        (MAML, {"inner_lr_decay": 0.0}, "inner_lr_decay must be a finite number above 0, got 0.0"),
+        (ProMP, {"inner_max_kl": -1.0}, "inner_max_kl must be a finite number above 0, got -1.0"),
         (EMAML, {"credit_coef": -1.0}, "credit_coef must be a finite number of at least 0, got -1.0"),
         (ProMP, {"clip_range": 0.0}, "clip_range .* got 0.0"),
         (ProMP, {"n_epochs": 0}, "n_epochs must be an integer of at least 1, got 0"),
@@ -125,9 +127,8 @@ def test_a_family_without_set_task(tiny):
         def sample_tasks(self, n):
             return list(range(n))
 
-    model = tiny.model(DummyVecEnv([lambda: Half(tiny.SpaceEnv())] * 2))
     with pytest.raises(ValueError, match=r"no set_task\(task\)"):
-        model.learn(10)
+        tiny.model(DummyVecEnv([lambda: Half(tiny.SpaceEnv())] * 2))
 
 
 @pytest.mark.parametrize("broken", ["observation", "reward"])

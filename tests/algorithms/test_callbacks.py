@@ -10,7 +10,7 @@ from stable_baselines3.common.callbacks import (
     ProgressBarCallback,
 )
 
-from sb3_bomrl import BOMRL, AdaptationCallback
+from sb3_bomrl import BOMRL, AdaptationCallback, ProMP
 
 
 class Watch(BaseCallback):
@@ -138,10 +138,29 @@ def test_the_budget_is_checked_between_the_phases(tiny, budget, steps, iteration
     assert (model.num_timesteps, model.n_meta_iterations) == (steps, iterations)
 
 
+@pytest.mark.parametrize(("n_envs", "iteration"), [(4, 80), (1, 40)])
+def test_a_budget_below_one_meta_iteration_is_warned_of(tiny, n_envs, iteration):
+    model = tiny.model(tiny.goal_vec(n_envs))
+    message = f"total_timesteps={iteration - 1} is less than one meta-iteration of {iteration} steps, which is played"
+    with pytest.warns(UserWarning, match=message) as warned:
+        model.learn(iteration - 1)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    assert model.num_timesteps == iteration
+
+
+def test_the_warning_of_a_small_budget_counts_every_support_phase_in_thousands(tiny):
+    model = tiny.model(cls=ProMP, n_steps=200, n_adaptation_steps=2)
+    with pytest.warns(UserWarning, match="total_timesteps=2,000 is less than one meta-iteration of 2,400 steps"):
+        model.learn(2_000)
+
+
+@pytest.mark.filterwarnings("error:total_timesteps")
 def test_no_budget_no_steps(tiny):
     model = tiny.model()
     model.learn(0)
     assert model.num_timesteps == 0
+    model.learn(tiny.iteration)  # a whole meta-iteration needs no warning
 
 
 def test_learning_on_counts_on(tiny, algorithm):
@@ -196,7 +215,7 @@ def test_the_adaptation_callback_scores_any_algorithm(tiny, algorithm):
     )
     model = tiny.model(cls=algorithm)
     model.learn(1, callback=callback)
-    assert len(callback.evaluations) == model.n_support_phases + 1  # one per phase of ten steps
+    assert len(callback.evaluations) == 1 + model.n_support_phases + 1 + 1  # the control, one per phase, the last
     _, curve = callback.evaluations[-1]
     assert curve.returns.shape == (3, 2, 1)
     assert np.isfinite(curve.returns).all()

@@ -64,7 +64,9 @@ def sampled_meta_gradients(layouts, logits, n_episodes, n_repeats):
     """By surrogate, one (S, A) per repetition; repetitions are played as further tasks."""
     tasks = list(layouts) * n_repeats
     env = make_meta_vec_env("bomrl/FrozenLakeLowVariance-v0", len(tasks) * n_episodes)
-    model = MAML("TabularPolicy", env, inner_lr=INNER_LR, meta_batch_size=len(tasks), **SETTINGS)
+    model = MAML(
+        "TabularPolicy", env, inner_lr=INNER_LR, inner_max_kl=float("inf"), meta_batch_size=len(tasks), **SETTINGS
+    )
     model.policy.double()
     collector = model.make_collector(env, np.random.default_rng(0))
     phi = stack({TABLE: logits.T}, len(tasks))
@@ -132,7 +134,7 @@ def sampled_returns(mdps, layouts, start):
         name: (BOMRL, {**distance, **lower, **(adam if name == "alg3" else closed)})
         for name, distance in DISTANCES.items()
     }
-    methods["maml"] = (MAML, {"inner_lr": STEP / (1 - LAKE_GAMMA)})
+    methods["maml"] = (MAML, {"inner_lr": STEP / (1 - LAKE_GAMMA), "inner_max_kl": float("inf")})
     found = {}
     for name, (cls, kwargs) in methods.items():
         env = make_meta_vec_env(

@@ -86,6 +86,7 @@ def navigation(tiny, n_tasks, **kwargs):
         gae_lambda=0.9,
         distance="kl_task_meta",
         reg_coef=0.03,
+        ridge_coef=0.0,
         normalize_advantage=False,
         policy_kwargs={**policy_kwargs, "log_std_init": kwargs.pop("log_std_init", 0.0)},
         **kwargs,

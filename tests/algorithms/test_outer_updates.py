@@ -32,12 +32,20 @@ class Task:
     def log_prob(self, params):
         return self.policy(params).log_prob(self.actions).sum(-1)
 
-    def step(self, params, credit_coef=0.0):
+    def step(self, params, credit_weight=0.0):
         """θ + α ∇ (1/n) Σ_t h(r_t) A_t, differentiable."""
         log_prob = self.log_prob(params)
         log_ratio = log_prob - log_prob.detach()
-        h = (1.0 - credit_coef) * log_ratio.exp() + credit_coef * (1.0 + log_ratio)
-        slopes = th.autograd.grad((h * self.advantages).mean(), list(params.values()), create_graph=True)
+        h = (1.0 - credit_weight) * log_ratio.exp() + credit_weight * (1.0 + log_ratio)
+        return self._moved(params, (h * self.advantages).mean())
+
+    def ascended(self, params, sampled_with):
+        """θ + α ∇ (1/n) Σ_t r_t A_t, the data having been sampled with another policy."""
+        ratio = (self.log_prob(params) - self.log_prob(sampled_with).detach()).exp()
+        return self._moved(params, (ratio * self.advantages).mean())
+
+    def _moved(self, params, gain):
+        slopes = th.autograd.grad(gain, list(params.values()), create_graph=True)
         return {name: value + INNER_LR * slope for (name, value), slope in zip(params.items(), slopes, strict=True)}
 
 
@@ -47,13 +55,16 @@ def leaves_of(params):
 
 def one_iteration(tiny, cls, **kwargs):
     """φ before and after one meta-iteration in double precision, and what happened in it."""
-    model = tiny.model(cls=cls, inner_lr=INNER_LR, **kwargs)
+    unprotected = {} if cls in (BOMRL, Reptile) else {"inner_lr_decay": 1.0, "inner_max_kl": float("inf")}
+    model = tiny.model(cls=cls, inner_lr=INNER_LR, **{**unprotected, **kwargs})
     model.policy.double()
     seen, original, rows = SimpleNamespace(), model._outer_step, tiny.log_rows(model)
 
     def outer_step(phi, gradient, data):
         seen.gradient = gradient.gradient
         seen.supports = [[Task(phase.rollout, i) for i in (0, 1)] for phase in data.supports]
+        stacked = [data.meta_params, *(adaptation.params for adaptation in data.adapted)]
+        seen.path = [[{name: value[i] for name, value in params.items()} for i in (0, 1)] for params in stacked]
         seen.query = [Task(data.query.rollout, i) for i in (0, 1)]
         seen.improvement_of = lambda params: model.outer_improvement(params, data)
         seen.before = {name: value.detach().clone() for name, value in model.actor.params().items()}
@@ -92,7 +103,9 @@ def test_reptile_goes_towards_where_the_inner_steps_lead(tiny):
 
 @pytest.mark.parametrize("credit_coef", [0.0, 0.3, 1.0])
 def test_emaml_gives_credit_to_the_support_data(tiny, credit_coef):
-    _, seen = one_iteration(tiny, EMAML, n_adaptation_steps=2, credit_coef=credit_coef, outer_step="adam")
+    n_support_steps = 2 * 20
+    weight, settings = credit_coef / n_support_steps**0.5, {"n_adaptation_steps": 2, "outer_step": "adam"}
+    _, seen = one_iteration(tiny, EMAML, credit_coef=credit_coef, **settings)
     scale = th.stack([data.centred.square().mean() for data in seen.query]).mean().sqrt() + 1e-8
     total = {name: th.zeros_like(value) for name, value in seen.before.items()}
     for i in (0, 1):
@@ -100,12 +113,12 @@ def test_emaml_gives_credit_to_the_support_data(tiny, credit_coef):
         theta, scores = phi, 0.0
         for phase in seen.supports:
             scores = scores + phase[i].log_prob(theta).sum()
-            theta = phase[i].step(theta, credit_coef=credit_coef)
+            theta = phase[i].step(theta, credit_weight=weight)
         query = seen.query[i]
         log_prob = query.log_prob(theta)
         gain = ((log_prob - log_prob.detach()).exp() * query.centred / scale).mean()
         credit = (query.mean_reward - seen.query[1 - i].mean_reward) / scale
-        slopes = th.autograd.grad(gain + credit_coef * credit * scores, list(phi.values()))
+        slopes = th.autograd.grad(gain + weight * credit * scores, list(phi.values()))
         total = {name: value + slope / 2 for (name, value), slope in zip(total.items(), slopes, strict=True)}
     close(seen.gradient, total)
 

@@ -79,3 +79,26 @@ def test_a_threshold_that_is_not_reached_stops_nothing(tiny):
     stop = StopTrainingOnRewardThreshold(10.5, verbose=0)
     model = tiny.model().learn(2 * tiny.iteration, callback=evaluating(tiny, callback_on_new_best=stop))
     assert model.num_timesteps == 2 * tiny.iteration
+
+
+@pytest.mark.parametrize("call", [lambda model: model.learn(10), lambda model: model.resume()])
+def test_learning_within_learning_is_refused(tiny, call):
+    def again(local, _):
+        call(local["self"])
+
+    model = tiny.model()
+    with pytest.raises(RuntimeError, match=r"learn\(\) must not be called while it runs, as in a callback"):
+        model.learn(tiny.iteration, callback=again)
+    assert model.learn(tiny.iteration).n_meta_iterations == 1
+
+
+def test_an_adapted_model_may_learn_within_a_callback(tiny):
+    learned = []
+
+    def adapt(local, _):
+        if not learned:
+            learned.append(local["self"].adapt(tiny.goal_vec(), n_episodes=2).learn(1).n_meta_iterations)
+        return True
+
+    tiny.model().learn(tiny.iteration, callback=adapt)
+    assert learned == [1]

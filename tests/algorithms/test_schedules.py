@@ -28,7 +28,14 @@ def test_step_sizes_follow_schedules(tiny):
 
 def schedules_of(algorithm, end):
     """Every step size of an algorithm as a number, and as a schedule from that number to ``end`` times it."""
-    numbers = {"inner_lr": 1e-2, "max_kl": 0.1, "clip_range": 0.2, "target_kl": 0.01, "interpolation": 0.5}
+    numbers = {
+        "inner_lr": 1e-2,
+        "max_kl": 0.1,
+        "clip_range": 0.2,
+        "target_kl": 0.01,
+        "interpolation": 0.5,
+        "reg_coef": 5.0,
+    }
     chosen = {name: numbers[name] for name in algorithm.scheduled}
     return chosen, {name: LinearSchedule(value, end * value, 1.0) for name, value in chosen.items()}
 

@@ -12,9 +12,10 @@ ONE_STEP = {
     "n_inner_steps": 1,
     "inner_max_kl": 1e9,
 }
+ONE_FREE_STEP = {"n_adaptation_steps": 1, "inner_max_kl": float("inf")}
 OUTER_STEPS = [
-    {"outer_step": "trpo", "line_search": True},
-    {"outer_step": "trpo"},
+    {"outer_step": "trpo", "trust_region": "meta", "line_search": True},
+    {"outer_step": "trpo", "trust_region": "adapted"},
     {"outer_step": "adam", "baseline": "value_net", "learning_rate": 1e-2},
 ]
 
@@ -32,7 +33,7 @@ def run(tiny, cls, **kwargs):
 @pytest.mark.parametrize("reg_coef", [1.0, 0.25])  # powers of two scale without rounding
 def test_bomrl_with_alg3_one_sgd_step_and_unrolled_is_maml(tiny, outer, reg_coef):
     inner = {**ONE_STEP, "reg_coef": reg_coef, "inner_lr": 0.5 * reg_coef, "hypergradient": "unrolled"}
-    maml = run(tiny, MAML, inner_lr=0.5, n_adaptation_steps=1, **outer)
+    maml = run(tiny, MAML, inner_lr=0.5, **ONE_FREE_STEP, **outer)
     tiny.assert_equal(run(tiny, BOMRL, **inner, **outer), maml)
     assert tiny.differ(run(tiny, BOMRL, **{**inner, "inner_lr": 0.4 * reg_coef}, **outer), maml)
 
@@ -40,9 +41,9 @@ def test_bomrl_with_alg3_one_sgd_step_and_unrolled_is_maml(tiny, outer, reg_coef
 @pytest.mark.parametrize("outer", OUTER_STEPS[1:])
 def test_bomrl_with_alg3_one_sgd_step_and_first_order_is_fomaml(tiny, outer):
     inner = {**ONE_STEP, "reg_coef": 1.0, "inner_lr": 0.5, "hypergradient": "first_order"}
-    fomaml = run(tiny, FOMAML, inner_lr=0.5, n_adaptation_steps=1, **outer)
+    fomaml = run(tiny, FOMAML, inner_lr=0.5, **ONE_FREE_STEP, **outer)
     tiny.assert_equal(run(tiny, BOMRL, **inner, **outer), fomaml)
-    assert tiny.differ(run(tiny, MAML, inner_lr=0.5, n_adaptation_steps=1, **outer), fomaml)
+    assert tiny.differ(run(tiny, MAML, inner_lr=0.5, **ONE_FREE_STEP, **outer), fomaml)
 
 
 @pytest.mark.parametrize("outer", OUTER_STEPS[1:])

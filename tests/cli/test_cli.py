@@ -10,17 +10,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 
 pytest.importorskip("typer")
 
 from typer.testing import CliRunner
 
-from sb3_bomrl import BOMRL, zoo
+from sb3_bomrl import BOMRL, MAML, make_meta_vec_env, zoo
 from sb3_bomrl.cli import app as cli
 from sb3_bomrl.cli.run import Run, new_run
 from sb3_bomrl.saving.checkpoints import checkpoints
 from sb3_bomrl.zoo import play
+from tests.cli.test_progress_csv import full_disk
 
 ENV = "bomrl/Navigation2D-v0"
 TINY = ["-P", "n_steps=10", "-P", "meta_batch_size=2", "-P", "n_envs_per_task=2"]
@@ -63,6 +65,16 @@ def test_evaluate_prints_and_writes(run, tmp_path):
     assert float(done.output.split()[-1]) == pytest.approx(mean, abs=0.06)
 
 
+def test_a_bare_file_says_which_algorithm_it_is_of(tiny, tmp_path):
+    env = make_meta_vec_env(ENV, 4)
+    tiny.model(env, cls=MAML).save(tmp_path / "maml.zip")
+    done = call("evaluate", tmp_path / "maml.zip", "--env", ENV, "--episodes", 1, "--steps", 0)
+    assert done.exit_code == 0, done.output
+    PPO("MlpPolicy", env, n_steps=8, batch_size=8).save(tmp_path / "ppo.zip")
+    with pytest.raises(ValueError, match=r"by this package: .*ppo\.zip.* was saved by another library"):
+        call("evaluate", tmp_path / "ppo.zip", "--env", ENV, "--trusted")
+
+
 def test_plot(run, tmp_path):
     call("plot", run, "-o", tmp_path / "returns.png")
     assert (tmp_path / "returns.png").read_bytes().startswith(b"\x89PNG")
@@ -91,6 +103,12 @@ def test_video_shows_both_policies_side_by_side(run, tmp_path, monkeypatch, name
         assert video[0].shape[:2] == (64, 64)
     assert played[0][0] is not played[1][0]
     assert played[0][1] == (0.4, -0.1)
+    before = (tmp_path / name).read_bytes()
+    played.clear()
+    if name == "a.gif":  # ffmpeg writes a file of its own first
+        with full_disk(10), pytest.raises(OSError, match=name):
+            call("video", run, "--task", "(0.4, -0.1)", "--episodes", 2, "-o", tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before
 
 
 def test_an_interrupted_run_is_resumed(run, tmp_path, monkeypatch):

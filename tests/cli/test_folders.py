@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from sb3_bomrl import BOMRL, load_checkpoint
 from sb3_bomrl.cli import app as cli
 from sb3_bomrl.cli import progress_csv
-from sb3_bomrl.cli.lock import folder_lock
 from sb3_bomrl.cli.run import Run, read_run
 from sb3_bomrl.saving.checkpoints import checkpoints
+from sb3_bomrl.saving.lock import LOCK_FILE, folder_lock
 from sb3_bomrl.saving.model_file import write_zip
 
 ENV = "bomrl/Navigation2D-v0"
@@ -98,7 +98,7 @@ def test_two_runs_in_one_folder_are_refused(stopped):
 
 def test_the_lock_ends_with_its_process(tmp_path):
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom sb3_bomrl.cli.lock import folder_lock\n"
+        "import os, sys\nfrom pathlib import Path\nfrom sb3_bomrl.saving.lock import folder_lock\n"
         "with folder_lock(Path(sys.argv[1])):\n    print('in', flush=True)\n    sys.stdin.read()\n"
     )
     argv = [sys.executable, "-c", code, str(tmp_path)]
@@ -140,11 +140,84 @@ def test_a_run_file_of_something_else_is_named(tmp_path, text):
         read_run(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "value"), [("seed", "0"), ("algo", "dqn"), ("params", []), ("n_envs", True)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("seed", "0"), ("algo", "dqn"), ("params", []), ("n_envs", True)),
+        *(("seed", -1), ("seed", 2**32), ("timesteps", -4), ("timesteps", 0), ("n_envs", 0), ("n_envs", 2**40)),
+        *(("params", {name: 1}) for name in ("env", "seed", "verbose", "_init_setup_model", "x" * 10_000)),
+    ],
+)
 def test_a_run_file_with_settings_of_another_type_is_named(tmp_path, name, value):
     run = {**Run(ENV, "bomrl", 4, {}, 0, 100)._asdict(), name: value}
     (tmp_path / "run.json").write_text(json.dumps(run))
     with pytest.raises(ValueError, match=rf"run\.json must hold the settings.* {name} must be"):
+        read_run(tmp_path)
+
+
+def fails_with(capsys, words, *argv):
+    """The program ends with one line and exit code 1."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli.sys, "argv", ["bomrl", *map(str, argv)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    err = capsys.readouterr().err
+    assert (end.value.code, err.count("\n")) == (1, 1)
+    assert err.startswith("bomrl: error: ")
+    assert words in err
+
+
+KINDS = {
+    "a FIFO": os.mkfifo,
+    "a folder": os.mkdir,
+    "a socket or a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_regular_files_of_a_folder_are_used(stopped, capsys, kind):
+    resume, go = ("train", ENV, "-o", stopped, "--resume"), ("--task", "(0.4, -0.1)")
+    log = f"progress_{int(checkpoints(stopped / 'checkpoints')[-1].stem[11:]) * 80:012d}.csv"
+    for name, calls in {
+        "run.json": (resume, ("adapt", stopped, *go), ("evaluate", stopped), ("video", stopped, *go)),
+        LOCK_FILE: (resume,),
+        log: (resume, ("plot", stopped)),
+    }.items():
+        path = stopped / name
+        if path.exists():
+            path.rename(stopped / "kept")
+        KINDS[kind](path)
+        for argv in calls:
+            words = "but is a link" if name == LOCK_FILE and path.is_symlink() else f"but is {kind}"
+            fails_with(capsys, f"{path} must be a regular file, {words}", *argv)
+        (path.rmdir if path.is_dir() else path.unlink)()
+        if (stopped / "kept").exists():
+            (stopped / "kept").rename(path)
+    KINDS[kind](stopped / "model.zip")
+    fails_with(capsys, "which is no regular file", "evaluate", stopped)
+
+
+def test_a_file_in_place_of_a_folder_is_named(stopped, capsys, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    new = ("train", ENV, *TINY, "-n", 80, "-o")
+    fails_with(capsys, f"file must be a folder, but {tmp_path / 'file'} is a file", *new, tmp_path / "file")
+    fails_with(capsys, f"below must be a folder, but {tmp_path / 'file'} is a file", *new, tmp_path / "file" / "below")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "checkpoints").write_bytes(b"")
+    fails_with(capsys, "checkpoints must be a folder", *new, tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"gamma": "x"}, "gamma must be a number, got 'x'"),
+        ({"policy_kwargs": "open('x')"}, "policy_kwargs must be made of literals"),
+        ({"learning_rate": "exp_1"}, "learning_rate must be a number or 'lin_<start>'"),
+    ],
+)
+def test_a_run_file_with_wrong_settings_of_the_algorithm_is_named(tmp_path, params, words):
+    (tmp_path / "run.json").write_text(json.dumps(Run(ENV, "bomrl", 4, params, 0, 100)._asdict()))
+    with pytest.raises(ValueError, match=rf"run\.json must hold the settings.* {words}"):
         read_run(tmp_path)
 
 

@@ -33,7 +33,7 @@ def regression(params: Params, tasks: slice = slice(None)) -> InnerValue:
 
 
 def free(**changes) -> InnerSolver:
-    return InnerSolver(max_kl=float("inf"))._replace(**changes)
+    return InnerSolver("adam", max_kl=float("inf"), gradient_tolerance=0.0)._replace(**changes)
 
 
 @pytest.mark.parametrize("method", list(OPTIMISERS))
@@ -163,7 +163,7 @@ def test_a_natural_gradient_step_beyond_the_kl_limit_is_halved():
 
 
 def test_all_tasks_may_stay_where_they_start():
-    got = solve_inner(regression, start(), InnerSolver(learning_rate=0.1, n_steps=3, max_kl=1e-9))
+    got = solve_inner(regression, start(), InnerSolver("adam", learning_rate=0.1, n_steps=3, max_kl=1e-9))
     assert got.status.tolist() == [InnerStatus.KL_LIMIT] * N_TASKS
     assert got.n_steps.tolist() == [0] * N_TASKS
     assert all(th.equal(got.params[k], v) for k, v in start().items())
@@ -175,7 +175,7 @@ def test_a_task_that_starts_beyond_the_kl_limit_stays_there():
     def objective(params: Params) -> InnerValue:
         return regression(params)._replace(kl=th.tensor([0.0, 2.0, 0.0], dtype=th.float64))
 
-    got = solve_inner(objective, start(), InnerSolver(n_steps=5, max_kl=1.0))
+    got = solve_inner(objective, start(), InnerSolver("adam", n_steps=5, max_kl=1.0, gradient_tolerance=0.0))
     assert got.status.tolist() == [InnerStatus.MAX_STEPS, InnerStatus.KL_LIMIT, InnerStatus.MAX_STEPS]
     assert got.n_steps.tolist() == [5, 0, 5]
     assert th.equal(flatten(got.params)[1], flatten(start())[1])
@@ -185,12 +185,13 @@ def test_a_task_stops_when_its_gradient_is_small():
     solver = free(method="sgd", learning_rate=0.05, n_steps=2000, gradient_tolerance=1e-3)
     got = solve_inner(quadratic, start(), solver)
     assert got.status.tolist() == [InnerStatus.GRADIENT_TOLERANCE] * N_TASKS
-    assert (got.gradient_norm <= 1e-3).all()
+    largest = 1e-3 * solve_inner(quadratic, start(), free(method="sgd", n_steps=1, learning_rate=1e-12)).gradient_norm
+    assert (got.gradient_norm <= largest).all()
     assert len(set(got.n_steps.tolist())) == N_TASKS
     for task in range(N_TASKS):
         n = int(got.n_steps[task])
         before = solve_inner(quadratic, start(), free(method="sgd", learning_rate=0.05, n_steps=n - 1))
-        assert before.gradient_norm[task] > 1e-3
+        assert before.gradient_norm[task] > largest[task]
 
 
 def walled(params: Params) -> InnerValue:
@@ -253,7 +254,7 @@ def test_a_value_that_is_not_a_number_is_no_stationary_point():
         value = regression(params)
         return value._replace(kl=th.where(value.kl > 0, float("nan"), value.kl))
 
-    got = solve_inner(no_divergence, start(), InnerSolver(n_steps=3))
+    got = solve_inner(no_divergence, start(), InnerSolver("adam", n_steps=3, gradient_tolerance=0.0))
     assert got.status.tolist() == [InnerStatus.KL_LIMIT] * N_TASKS
     assert got.n_steps.tolist() == [0] * N_TASKS
 
@@ -308,8 +309,8 @@ def test_parameters_without_influence_stay_and_have_finite_derivatives(in_the_gr
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match=r"method must be one of \('adam', .*got 'lbfgs'"):
-        solve_inner(regression, start(), InnerSolver("lbfgs"))
+    with pytest.raises(ValueError, match=r"method must be one of \('lbfgs', .*got 'newton'"):
+        solve_inner(regression, start(), InnerSolver("newton"))
     with pytest.raises(ValueError, match="needs a metric"):
         solve_inner(regression, start(), InnerSolver("natural_gradient"))
     with pytest.raises(ValueError, match="not differentiable"):

@@ -59,6 +59,7 @@ def test_direction_is_the_natural_gradient_and_the_divergence_is_the_radius():
     natural = {name: gradient()[name] / fisher[name] for name in fisher}
     length = math.sqrt(2 * 0.01 / sum((natural[k] * gradient()[k]).sum().item() for k in natural))
     shrink = BACKTRACK_FACTOR**info.n_backtracks
+    assert info.n_backtracks <= 1
     for name, value in start().items():
         assert th.allclose(new[name] - value, shrink * length * natural[name], rtol=1e-6)
         assert not new[name].requires_grad
@@ -109,7 +110,7 @@ def test_the_divergence_is_never_above_the_radius():
     grows = lambda params: kl(params) + 1e4 * kl(params) ** 2  # noqa: E731
     new, info = take_step(gradient(), divergence=grows)
     assert info.accepted
-    assert info.n_backtracks > 5
+    assert info.n_backtracks >= 2
     assert 0 < grows(new).item() <= 0.01
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch as th
 
 from sb3_bomrl.meta.gradients import emaml_meta_gradient, maml_meta_gradient
-from sb3_bomrl.meta.policy_gradient import gradient_path
+from sb3_bomrl.meta.policy_gradient import StepSize, gradient_path
 from sb3_bomrl.types import Batch
 
 INNER_LR, TABLE = 4.0, "action_net.weight"
@@ -112,13 +112,13 @@ def estimate(
     path = [x.detach() for x in chain(collections, PHI)[1]]
     supports, steps = batches(actor, collections, path)
     phi, adapted = ({TABLE: x.mT} for x in (path[0], path[-1]))
-    got = gradient_path(actor, supports, {TABLE: phi[TABLE].clone().requires_grad_()}, INNER_LR, "log")[-1]
+    got = gradient_path(actor, supports, {TABLE: phi[TABLE].clone().requires_grad_()}, StepSize(INNER_LR), "log")[-1]
     th.testing.assert_close(got[TABLE].detach(), adapted[TABLE])
     query = query_batch(actor, path[-1], scale)
     if credit is None:
-        return maml_meta_gradient(actor, supports, phi, adapted, query, INNER_LR).gradient[TABLE].T
+        return maml_meta_gradient(actor, supports, phi, adapted, query, StepSize(INNER_LR)).gradient[TABLE].T
     credit = scale * credit
-    result = emaml_meta_gradient(actor, supports, steps, phi, adapted, query, credit, credit_coef, INNER_LR)
+    result = emaml_meta_gradient(actor, supports, steps, phi, adapted, query, credit, credit_coef, StepSize(INNER_LR))
     return result.gradient[TABLE].T
 
 

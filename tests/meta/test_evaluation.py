@@ -80,8 +80,9 @@ class ScriptedCollector:
         return make_rollout(episodes, shares)
 
 
-def add_ten(params, support):
+def add_ten(params, support, n_adapted):
     assert bool((support.mask.sum((1, 2)) == 2 * 5).all())
+    assert float(params["value"][0]) == 10.0 * n_adapted
     return {"value": params["value"] + 10.0}
 
 

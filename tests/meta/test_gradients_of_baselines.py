@@ -16,7 +16,7 @@ from sb3_bomrl.meta.gradients import (
     reptile_meta_gradient,
 )
 from sb3_bomrl.meta.lower_level import LowerLevel, adapt
-from sb3_bomrl.meta.policy_gradient import policy_gradient, query_surrogate
+from sb3_bomrl.meta.policy_gradient import StepSize, policy_gradient, query_surrogate
 from sb3_bomrl.tabular import FiniteMDP, expected_return, policy_value, state_visitation
 from sb3_bomrl.types import Batch, Rollout
 
@@ -41,7 +41,7 @@ class Problem:
         return adapt(lower, params, InnerSolver("sgd", INNER_LR, 1, float("inf"))).params
 
     def maml(self):
-        arguments = (self.actor, self.supports, self.phi, self.path[-1], self.query, INNER_LR, self.surrogate)
+        arguments = (self.actor, self.supports, self.phi, self.path[-1], self.query, StepSize(INNER_LR), self.surrogate)
         return maml_meta_gradient(*arguments)
 
 
@@ -129,7 +129,7 @@ def test_a_batch_of_tasks_gives_the_mean_of_the_tasks(problem):
         cut = lambda x, own=own: Batch(*(part[own] for part in x))  # noqa: E731
         params = [{name: value[own] for name, value in x.items()} for x in (p.phi, p.path[-1])]
         supports = [cut(support) for support in p.supports]
-        alone.append(maml_meta_gradient(p.actor, supports, *params, cut(p.query), INNER_LR))
+        alone.append(maml_meta_gradient(p.actor, supports, *params, cut(p.query), StepSize(INNER_LR)))
     for name, value in whole.gradient.items():
         th.testing.assert_close(value, th.stack([one.gradient[name] for one in alone]).mean(0))
     th.testing.assert_close(whole.task_norms, th.cat([one.task_norms for one in alone]))
@@ -146,7 +146,7 @@ def test_one_step_of_maml_is_bomrl_unrolled_with_alg3(problem):
 
 def test_reptile_is_the_difference_of_the_parameters(problem):
     p = problem("gaussian", 3)
-    got = reptile_meta_gradient(p.actor, p.supports[2:], p.phi, p.path[2], INNER_LR)
+    got = reptile_meta_gradient(p.actor, p.supports[2:], p.phi, p.path[2], StepSize(INNER_LR))
     for name, value in got.gradient.items():
         th.testing.assert_close(value, (p.path[3][name] - p.phi[name]).mean(0))
     th.testing.assert_close(got.task_norms, (flatten(p.path[3]) - flatten(p.phi)).norm(dim=1))
@@ -157,7 +157,7 @@ def test_reptile_is_the_difference_of_the_parameters(problem):
 
 def promp(p, params, kl_coefs, clip_range=0.1):
     coefs = th.tensor(kl_coefs).double()
-    return promp_meta_gradient(p.actor, p.supports, p.path[:-1], params, p.query, INNER_LR, clip_range, coefs)
+    return promp_meta_gradient(p.actor, p.supports, p.path[:-1], params, p.query, StepSize(INNER_LR), clip_range, coefs)
 
 
 def test_promp_is_maml_where_the_data_were_sampled(problem):

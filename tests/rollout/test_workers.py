@@ -8,6 +8,7 @@ import pytest
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecMonitor
 
 from sb3_bomrl import evaluate_adaptation
+from sb3_bomrl.rollout import workers as module
 from tests.tiny import GoalEnv, make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -79,3 +80,30 @@ def test_other_errors_pass(tiny):
         model.learn(1)
     finally:
         env.close()
+
+
+class Sleeps(GoalEnv):
+    """Never closes."""
+
+    def close(self):
+        time.sleep(1000)
+
+
+@pytest.mark.parametrize("state", ["alive", "dead", "asked", "sleeping"])
+def test_closing_takes_no_longer_than_seconds(monkeypatch, state):
+    monkeypatch.setattr(module, "_PATIENCE", 1.0)
+    env = SubprocVecEnv([Sleeps if state == "sleeping" else GoalEnv] * 3, start_method="fork")
+    monitored = VecMonitor(env)
+    env.reset()
+    if state == "asked":
+        env.step_async(env.action_space.sample()[None].repeat(3, 0))
+    if state in ("dead", "asked"):
+        env.processes[1].kill()
+        env.processes[1].join()
+    start = time.monotonic()
+    module.close_in_time(monitored)
+    assert time.monotonic() - start < 30
+    assert env.closed
+    assert not any(process.is_alive() for process in env.processes)
+    assert state != "alive" or all(process.exitcode == 0 for process in env.processes)
+    module.close_in_time(env)

@@ -134,8 +134,11 @@ BAD_SETTINGS = [
     ("policy", {}, "got also 'policy'"),
     ("env", None, "got also 'env'"),
     ("__class__", "x", "got also '__class__'"),
-    ("reg_coef", "much", "'reg_coef' of the file must be a number"),
-    ("reg_coef", -1.0, "reg_coef must be a finite number above 0"),
+    ("reg_coef", "much", "'reg_coef' of the file must be a finite number of at least 0, a schedule, or 'auto'"),
+    ("reg_coef", -1.0, "'reg_coef' of the file must be a finite number of at least 0"),
+    ("reg_coef", 0.0, "reg_coef must be a finite number above 0"),
+    ("inner_target_kl", float("inf"), "'inner_target_kl' of the file must be None or a finite number"),
+    ("reg_coef_now", -1.0, "reg_coef_now must be a finite number of at least 0"),
     ("max_kl", kind(kind="class", name="torch.optim.adam.Adam"), "'max_kl' of the file must be a finite number"),
     ("max_kl", float("inf"), "'max_kl' of the file must be a finite number"),
     ("inner_lr", float("nan"), "'inner_lr' of the file must be a finite number"),
@@ -243,8 +246,68 @@ BAD_WEIGHTS = [
     ("policy.optimizer.pth", slot("exp_avg", lambda x: x[:1]), r"'exp_avg' of parameter 0 has shape"),
     ("policy.optimizer.pth", slot("exp_avg", lambda x: x * np.nan), r"'exp_avg' of parameter 0 is not finite"),
     ("policy.optimizer.pth", slot("exp_avg", lambda x: th.zeros(1).expand(10**12)), r"'exp_avg' .* has shape"),
+    ("policy.optimizer.pth", slot("exp_avg", lambda x: x[:1].expand(2)), "'exp_avg' of parameter 0 shares memory"),
+    (
+        "policy.optimizer.pth",
+        lambda s: s["state"][0].update(exp_avg_sq=s["state"][0]["exp_avg"][:]),
+        "'exp_avg_sq' of parameter 0 shares memory",
+    ),
     ("pytorch_variables.pth", lambda s: s.update(num_timesteps=th.zeros(1)), "a model of this class has none"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n_elements": 10**6}, "a storage of 1000000 elements has 8 bytes"),
+        ({"n_elements": 1}, "a storage of 1 elements has 8 bytes"),
+        ({"n_elements": -2}, "a storage of -2 elements has 8 bytes"),
+        ({"kind": th.DoubleStorage}, "a storage of 2 elements has 8 bytes"),
+        ({"offset": 1}, r"shape \(2,\) and strides \(1,\) at 1 is not within its storage of 2 elements"),
+        ({"offset": -1}, r"a tensor at -1 has shape \(2,\) and strides \(1,\)"),
+        ({"shape": (2**62,)}, "is not within its storage of 2 elements"),
+        ({"strides": (10**12,)}, r"strides \(1000000000000,\) at 0 is not within its storage"),
+        ({"strides": (-1,)}, r"a tensor at 0 has shape \(2,\) and strides \(-1,\)"),
+        ({"strides": (1, 1)}, r"a tensor at 0 has shape \(2,\) and strides \(1, 1\)"),
+        ({"key": "nowhere"}, "the pickle is none of torch's: KeyError"),
+    ],
+)
+def test_tensors_beyond_what_the_file_holds_are_refused(trained, change, words):
+    _, data = trained
+    where = {
+        "kind": th.FloatStorage,
+        "key": "0",
+        "n_elements": 2,
+        "offset": 0,
+        "shape": (2,),
+        "strides": (1,),
+        **change,
+    }
+    parts = members_of(members_of(data)["policy.pth"])
+    name = next(member for member in parts if member.endswith("data.pkl"))
+    assert len(parts[name.replace("data.pkl", "data/0")]) == 8, "log_std"
+    attack = forged(data, policy__pth=write_zip({**parts, name: pickle_of_tensor(**where)}))
+    with pytest.raises(ValueError, match=rf"has a damaged 'policy\.pth': .*{words}"):
+        BOMRL.load_safely(attack)
+
+
+def pickle_of_tensor(kind, key, n_elements, offset, shape, strides):
+    """What torch writes for the state {"log_std": tensor}."""
+
+    class Tensor:
+        def __reduce__(self):
+            return th._utils._rebuild_tensor_v2, (Storage(), offset, shape, strides, False, {})
+
+    class Storage:
+        pass
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, thing):
+            return ("storage", kind, key, "cpu", n_elements) if isinstance(thing, Storage) else None
+
+    file = io.BytesIO()
+    Pickler(file, protocol=2).dump({"log_std": Tensor()})
+    return file.getvalue()
 
 
 @pytest.mark.parametrize("trusted", [False, True])

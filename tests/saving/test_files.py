@@ -9,7 +9,7 @@ import pytest
 
 from sb3_bomrl import BOMRL
 from sb3_bomrl.saving.checkpoints import checkpoints
-from sb3_bomrl.saving.files import read_regular, write_atomically
+from sb3_bomrl.saving.files import make_folder, open_regular, read_regular, write_atomically
 
 
 def write(path, content=b"new"):
@@ -34,6 +34,43 @@ def test_a_model_is_saved_through_a_link(tiny, tmp_path):
     model.save(tmp_path / "link")
     assert (tmp_path / "link.zip").is_symlink()
     tiny.assert_equal(tiny.params(BOMRL.load_safely(tmp_path / "real.zip")), tiny.params(model))
+
+
+def test_a_link_without_suffix_is_written_through(tiny, tmp_path):
+    (tmp_path / "link").symlink_to("real")
+    for _ in range(2):
+        tiny.model().save(tmp_path / "link")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+        assert BOMRL.load_safely(tmp_path / "link").num_timesteps == 0
+
+
+@pytest.mark.parametrize("name", ["link", "link.zip"])
+def test_a_link_in_a_circle_stays(tiny, tmp_path, name):
+    (tmp_path / name).symlink_to(name)
+    with pytest.raises(OSError, match=rf"symbolic links: '.*{name}'"):
+        tiny.model().save(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).is_symlink()
+
+
+def test_a_file_of_the_system_without_content_is_refused(tiny):
+    for load in (BOMRL.load, BOMRL.load_safely, tiny.model().set_parameters):
+        with pytest.raises(
+            ValueError, match="path must name a saved model, but /proc/self/mem must be a file that can"
+        ):
+            load("/proc/self/mem")
+
+
+def test_what_is_in_the_way_of_a_folder_is_named(tiny, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to("nowhere/else")
+    for path in (tmp_path / "file", tmp_path / "file" / "x", tmp_path / "link"):
+        with pytest.raises(
+            NotADirectoryError, match=f"{path} must be a folder, but .*(file|link) is a file or a broken"
+        ):
+            make_folder(path)
+        with pytest.raises(NotADirectoryError, match="must be a folder"):
+            tiny.model().save(path / "model")
 
 
 def test_a_fifo_is_written_into(tmp_path):
@@ -109,8 +146,14 @@ def test_only_regular_files_are_read(tiny, tmp_path):
         for load in (BOMRL.load, BOMRL.load_safely, model.set_parameters):
             with pytest.raises(ValueError, match=rf"path must name a saved model, got '{path}', which is no regular"):
                 load(path)
-    with pytest.raises(ValueError, match="must name a regular file"):
-        read_regular(tmp_path / "fifo")
+    for path, kind in (
+        (tmp_path / "fifo", "a FIFO"),
+        (tmp_path / "folder", "a folder"),
+        (Path("/dev/zero"), "a device"),
+    ):
+        for use in (read_regular, lambda path: open_regular(path, "wb"), lambda path: open_regular(path, "a+")):
+            with pytest.raises(ValueError, match=rf"{path} must be a regular file, but is .*{kind}"):
+                use(path)
     os.mkfifo(tmp_path / "checkpoint_00000001.zip")
     assert checkpoints(tmp_path) == []
     model.save(tmp_path / "folder")

@@ -20,7 +20,8 @@ for path in sys.argv[1:]:
         sb3_bomrl.BOMRL.load_safely(path, device="cpu")
         words = "loaded"
     except ValueError as error:
-        words = str(error).split(".zip' ")[-1][:120]
+        words = str(error).split(".zip' ")[-1]
+        words = "a long error" if len(words) > 1000 else words.replace("\\n", " ")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(f"{time.process_time() - cpu:.3f}\\t{memory}\\t{words}", flush=True)
 """
@@ -55,6 +56,20 @@ def deep_and_heavy(data):
     return with_weights(data, {f"{i}": shared[i : i + 1] for i in range(3000)})
 
 
+def long_key(data):
+    """A key that takes four bytes a character in memory."""
+    text = members_of(data)["data"].rstrip().removesuffix(b"}")
+    return forged(data, data=text + b', "' + "\U0001f600".encode() + b"x" * (46 * 2**20) + b'": 1}').getvalue()
+
+
+def long_text(data):
+    return forged(data, lambda entries: entries.update(distance="\u00e9" + "x" * 7_000_000)).getvalue()
+
+
+def long_member(data):
+    return write_zip({**members_of(data), "x" * 65_000: b""})
+
+
 def pickle_of(data, code):
     parts = members_of(members_of(data)["policy.pth"])
     name = next(member for member in parts if member.endswith("data.pkl"))
@@ -73,6 +88,9 @@ FILES = {
     "lists": (lists, "has settings of more than 300000 values"),
     "members": (many_members, "holds more than 10000 members"),
     "deep_and_heavy": (deep_and_heavy, "larger than all weights in the file"),
+    "long_key": (long_key, "has settings of more than 8388608 bytes of text"),
+    "long_text": (long_text, "distance must be one of"),
+    "long_member": (long_member, "which belongs to no model"),
     "pickle": (lambda data: pickle_of(data, b"\x80\x02" + b"}" * 10**7 + b"."), "names more tensors than a policy has"),
     "nested_tuples": (nested_tuples, "an object in 'policy.pth' that is used twice"),
 }

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch as th
 
-from sb3_bomrl import BOMRL, MAML, ProMP, make_meta_vec_env
+from sb3_bomrl import BOMRL, EMAML, MAML, ProMP, make_meta_vec_env
 
 DATA = Path(__file__).parents[1] / "data"
+AS_BEFORE = {"trust_region": "meta", "inner_lr_decay": 1.0, "inner_max_kl": float("inf")}
 
 
 def navigation():
@@ -21,7 +22,7 @@ def navigation():
     ("name", "cls", "expected"),
     [
         ("bomrl", BOMRL, {"n_inner_steps": 3, "line_search": True, "tasks_per_chunk": None, "n_rollout_threads": 1}),
-        ("maml", MAML, {"n_adaptation_steps": 2, "line_search": False, "outer_step": "adam"}),
+        ("maml", MAML, {"n_adaptation_steps": 2, "line_search": False, "outer_step": "adam", **AS_BEFORE}),
         ("promp", ProMP, {"n_adaptation_steps": 2, "line_search": False}),
         ("table", BOMRL, {"hypergradient": "first_order", "line_search": False}),
     ],
@@ -83,12 +84,31 @@ def test_the_inner_solver_of_a_natural_gradient_stays_as_it_was(tmp_path):
     assert (solver.cg_max_steps, solver.cg_damping) == (4, 0.5)
 
 
-def rewritten(source, target, settings):
-    """A model file with other settings."""
+def rewritten(source, target, settings, without=()):
+    """A model file with other settings, and without some."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in old.namelist():
             data = old.read(name)
-            new.writestr(name, json.dumps({**json.loads(data), **settings}) if name == "data" else data)
+            if name == "data":
+                changed = {**json.loads(data), **settings}
+                data = json.dumps({key: value for key, value in changed.items() if key not in without})
+            new.writestr(name, data)
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_file_without_the_limits_of_gradient_steps_goes_on_without_them(trusted, tmp_path):
+    """The weight of E-MAML's credit was that of a sum which is divided by the root of its number of terms now."""
+    settings = {"n_adaptation_steps": 2, "n_steps": 5, "meta_batch_size": 2, "credit_coef": 0.1}
+    EMAML("MlpPolicy", navigation(), device="cpu", **settings).save(tmp_path / "new")
+    with zipfile.ZipFile(tmp_path / "new.zip") as archive:
+        kept = json.loads(archive.read("data"))
+    rewritten(tmp_path / "new.zip", tmp_path / "old.zip", {}, without=AS_BEFORE)
+    model = EMAML.load(tmp_path / "old.zip", trusted=trusted, device="cpu")
+    assert {name: getattr(model, name) for name in AS_BEFORE} == AS_BEFORE
+    assert model.credit_coef == pytest.approx(0.1 * (2 * 5 * 4 / 2) ** 0.5)
+    assert kept["trust_region"] == "adapted"
+    again = EMAML.load(tmp_path / "new.zip", trusted=trusted, device="cpu")
+    assert (again.credit_coef, again.trust_region) == (0.1, "adapted")
 
 
 def test_a_file_of_another_algorithm_is_still_refused():

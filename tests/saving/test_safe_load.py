@@ -21,7 +21,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_bomrl import BOMRL, EMAML, FOMAML, MAML, ProMP, Reptile
-from sb3_bomrl.policies import NormalizedFlattenExtractor
+from sb3_bomrl.policies import NormalizedFlattenExtractor, NormalizedMlpPolicy
 from sb3_bomrl.saving.safe_json import NotEncodableError, decode, encode
 from tests.saving.archives import Evil, members_of, saved
 
@@ -90,6 +90,9 @@ CHOSEN = {
     "clip_range": 0.25,
     "interpolation": 0.5,
     "credit_coef": 0.5,
+    "inner_lr_decay": 0.25,
+    "inner_max_kl": 2.5,
+    "trust_region": "meta",
     "target_kl": 0.02,
     "init_kl_coef": 0.1,
     "reg_coef": 7.0,
@@ -141,7 +144,7 @@ def test_plain_sb3_still_reads_the_file(tiny):
     tiny.assert_equal(tiny.params(loaded), tiny.params(model))
     assert loaded.task_generator.bit_generator.state == model.task_generator.bit_generator.state
     values, parts, _ = load_from_zip_file(io.BytesIO(data))
-    assert values["policy_class"] is ActorCriticPolicy
+    assert values["policy_class"] is NormalizedMlpPolicy
     assert set(parts) == {"policy", "policy.optimizer"}
 
 

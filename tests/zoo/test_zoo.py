@@ -54,7 +54,8 @@ def test_train_saves_the_model_and_its_adapted_returns(folder):
     assert isinstance(model.inner_lr, LinearSchedule)
     assert model.inner_lr(0.5) == pytest.approx(1.5e-3)
     record = np.load(path / "evaluations.npz")
-    assert record["adaptation_returns"].shape == (2, 2, 25, 1)  # evaluations, before and after, tasks, episodes
+    assert record["adaptation_returns"].shape == (3, 2, 25, 1)  # evaluations, before and after, tasks, episodes
+    assert record["timesteps"].tolist() == [0, 80, 160], "inner_lr ends at 0, which cannot adapt after training"
     assert (path / "best_model.zip").exists()
     assert yaml.unsafe_load((path / "bomrl-Navigation2D-v0" / "config.yml").read_text())["inner_lr"] == "lin_3e-3"
 
@@ -92,7 +93,8 @@ def test_every_algorithm_trains_and_adapts_to_a_task(zoo_run, capsys, algo):
     name, text = step_size.split(":")
     assert getattr(model, name)(0.5) == pytest.approx(0.5 * float(text[5:-1]))
     record = np.load(path / "evaluations.npz")
-    assert record["adaptation_returns"].shape == (2, 2, 25, 1)
+    assert record["adaptation_returns"].shape[1:] == (2, 25, 1)
+    assert record["timesteps"][:3].tolist() == [0, 80, 160]
     zoo_run("enjoy", *common, "-n", "6", "--no-render", "--task", "(0.2, -0.1)", "--adapt-episodes", "4")
     out = capsys.readouterr().out
     before, after = re.findall(r"Task \(0\.2, -0\.1\): return (\S+) ", out)
