@@ -3,6 +3,7 @@
 import pytest
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from benchmarks.methods import make_model, settings_of
 from sb3_bomrl import evaluate_adaptation, make_meta_vec_env
@@ -19,6 +20,7 @@ def before_and_after(model, env_id, n_steps):
     return before, after
 
 
+@pytest.mark.filterwarnings("ignore:the lower level has had no minimum")
 @pytest.mark.slow
 def test_cartpole(tiny):
     """
@@ -36,13 +38,15 @@ def test_cartpole(tiny):
         n_inner_steps=10,
         cg_max_steps=10,
         hypergradient_cg_max_steps=10,
-        policy_kwargs={"net_arch": [32]},
+        ridge_coef=0.0,
+        policy_kwargs={"net_arch": [32], "features_extractor_class": FlattenExtractor},
     )
     before, after = before_and_after(model, "CartPole-v1", 30_000)
     assert before < 50
     assert after > 80
 
 
+@pytest.mark.filterwarnings("ignore:the lower level has had no minimum")
 @pytest.mark.slow
 def test_pendulum(tiny):
     """
@@ -69,7 +73,8 @@ def test_pendulum(tiny):
         baseline="value_net",
         learning_rate=1e-3,
         n_critic_updates=10,
-        policy_kwargs={"net_arch": [64, 64]},
+        ridge_coef=0.0,
+        policy_kwargs={"net_arch": [64, 64], "features_extractor_class": FlattenExtractor, "log_std_init": 0.0},
     )
     before, after = before_and_after(model, "Pendulum-v1", 64_000)
     assert before < -1150
