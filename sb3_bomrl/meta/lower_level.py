@@ -7,7 +7,7 @@ import torch as th
 from torch.distributions import Distribution
 
 from sb3_bomrl.core.distances import STATE_DISTANCES, parameter_distance, policy_distance, policy_kl
-from sb3_bomrl.core.inner_solvers import InnerSolver, InnerValue, solve_inner
+from sb3_bomrl.core.inner_solvers import InnerSolver, InnerValue, Objective, solve_inner
 from sb3_bomrl.core.surrogates import Surrogate, get_surrogate, likelihood_ratio
 from sb3_bomrl.policies.actor import Actor
 from sb3_bomrl.types import Adaptation, Batch, Params
@@ -80,6 +80,18 @@ class LowerLevel:
             distance = distance + self.ridge_coef * parameter_distance(meta_params, task_params)
         return InnerValue(distance - gain / self.reg_coef, distance, kl)
 
+    def objective(self, meta_params: Params, differentiable: bool = False) -> Objective:
+        r"""
+        Return θ -> :meth:`value` at a fixed φ.
+
+        :param meta_params: φ, each of shape (n_tasks, \*shape)
+        :param differentiable: keep the graph of π_φ
+        :return: the objective of the inner solvers
+        """
+        with th.set_grad_enabled(differentiable):
+            meta_policy = self.policy(meta_params)
+        return partial(self.value, meta_params=meta_params, meta_policy=meta_policy)
+
     def loss(self, task_params: Params, meta_params: Params) -> th.Tensor:
         r"""
         Compute F(θ, φ) as a function of both, for the hypergradient.
@@ -123,7 +135,5 @@ def adapt(lower: LowerLevel, meta_params: Params, solver: InnerSolver, different
     :param differentiable: keep the graph from φ to θ'
     :return: adapted parameters and the solver's report
     """
-    with th.set_grad_enabled(differentiable):
-        meta_policy = lower.policy(meta_params)
-    objective = partial(lower.value, meta_params=meta_params, meta_policy=meta_policy)
+    objective = lower.objective(meta_params, differentiable)
     return solve_inner(objective, meta_params, solver, lower.metric, differentiable)

@@ -1,7 +1,6 @@
 """Policy gradients of all tasks, and the steps that follow them."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch as th
@@ -93,10 +92,7 @@ def policy_gradient_step(
     :return: the new parameters and the solver's report
     """
     lower = LowerLevel(actor, support, "parameter", surrogate, reg_coef=1.0)
-    with th.set_grad_enabled(differentiable):
-        old_policy = lower.policy(params)
-    objective = partial(lower.value, meta_params=params, meta_policy=old_policy)
-    return limited_gradient_step(objective, params, inner_lr, max_kl, differentiable)
+    return limited_gradient_step(lower.objective(params, differentiable), params, inner_lr, max_kl, differentiable)
 
 
 def gradient_path(
