@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_action_dim
 
 from sb3_bomrl.types import Batch
 
@@ -28,13 +29,7 @@ def default_target_kl(space: spaces.Space) -> float:
     :param space: action space
     :return: mean KL(π_φ ‖ π_θ'), in nats
     """
-    if isinstance(space, spaces.Box):
-        return KL_PER_DIMENSION * int(np.prod(space.shape))
-    if isinstance(space, spaces.MultiDiscrete):
-        return KL_PER_CHOICE * len(space.nvec)
-    if isinstance(space, spaces.MultiBinary):
-        return KL_PER_CHOICE * int(np.prod(space.shape))
-    return KL_PER_CHOICE
+    return get_action_dim(space) * (KL_PER_DIMENSION if isinstance(space, spaces.Box) else KL_PER_CHOICE)
 
 
 def default_ridge_coef(space: spaces.Space) -> float:

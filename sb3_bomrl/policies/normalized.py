@@ -42,7 +42,7 @@ class NormalizedMlpPolicy(ActorCriticPolicy):
             fit_std_to_range(self)
 
 
-class NormalizedMultiInputPolicy(MultiInputActorCriticPolicy):
+class NormalizedMultiInputPolicy(NormalizedMlpPolicy, MultiInputActorCriticPolicy):
     """
     SB3's ``MultiInputActorCriticPolicy``; its features extractor is :class:`NormalizedCombinedExtractor` unless another
     is given. The standard deviation of a bounded Gaussian action starts at 0.3 times its range unless ``log_std_init``
@@ -60,8 +60,6 @@ class NormalizedMultiInputPolicy(MultiInputActorCriticPolicy):
     ) -> None:
         kwargs.setdefault("features_extractor_class", NormalizedCombinedExtractor)
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
-        if "log_std_init" not in kwargs:
-            fit_std_to_range(self)
 
 
 @th.no_grad()
