@@ -8,13 +8,14 @@ own where there is one. Writes ``results/small_families.json`` and prints the ta
 """
 
 import argparse
-import statistics
 import time
+from functools import partial
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from benchmarks.provenance import RESULTS, provenance, write_json
+from benchmarks.throughput import Timing, interleaved, rates
 from sb3_bomrl import make_meta_vec_env
 
 N_ENVS = 100
@@ -29,13 +30,13 @@ SINGLE = {
 }
 
 
-def steps_per_second(venv: VecEnv, n_steps: int) -> float:
+def random_steps(venv: VecEnv, n_steps: int) -> Timing:
     """
     Step with random actions.
 
     :param venv: environments that have been reset
     :param n_steps: steps of each
-    :return: environment steps per second of processor time
+    :return: environment steps, and seconds of processor time
     """
     rng = np.random.default_rng(0)
     venv.action_space.seed(0)
@@ -43,7 +44,7 @@ def steps_per_second(venv: VecEnv, n_steps: int) -> float:
     start = time.process_time()
     for _ in range(n_steps):
         venv.step(actions[rng.integers(1000, size=venv.num_envs)])
-    return n_steps * venv.num_envs / (time.process_time() - start)
+    return Timing(n_steps * venv.num_envs, time.process_time() - start)
 
 
 def main() -> None:
@@ -56,8 +57,8 @@ def main() -> None:
         batch = make_meta_vec_env(env_id, N_ENVS, "numpy", seed=0)
         single = make_meta_vec_env(single_id, N_ENVS, "dummy", seed=0)
         batch.reset(), single.reset()
-        found = [(steps_per_second(batch, 500), steps_per_second(single, 50)) for _ in range(n_rounds + 1)][1:]
-        fast, slow = (statistics.median(column) for column in zip(*found, strict=True))
+        pieces = {"batch": partial(random_steps, batch, 500), "single": partial(random_steps, single, 50)}
+        fast, slow = rates(interleaved(pieces, n_rounds)).values()
         rows[env_id] = {"batch": round(fast), "single": round(slow), "single_id": single_id}
         print(f"| `{env_id}` | {fast:,.0f} | {slow:,.0f} | {fast / slow:.0f} |", flush=True)
     origin = provenance(f"python -m benchmarks.small_families --rounds {n_rounds}")

@@ -140,15 +140,20 @@ def interleaved(pieces: dict[str, Callable[[], Timing]], n_repetitions: int) -> 
     return timings
 
 
+def rates(timings: dict[str, list[Timing]]) -> dict[str, float]:
+    """Return the median of the environment steps per second of every piece."""
+    return {name: statistics.median(t.env_steps / t.seconds for t in values) for name, values in timings.items()}
+
+
 def rows_of(timings: dict[str, list[Timing]], **common: Any) -> list[Row]:
     """Return medians, every single time, and rates relative to the raw physics of the same rounds."""
-    rates = {name: statistics.median(t.env_steps / t.seconds for t in values) for name, values in timings.items()}
+    found = rates(timings)
     return [
         {
             **common,
             "what": name,
-            "env_steps_per_second": round(rates[name], 1),
-            "of_raw": round(rates[name] / rates["raw"], 3),
+            "env_steps_per_second": round(found[name], 1),
+            "of_raw": round(found[name] / found["raw"], 3),
             "all_seconds": [round(timing.seconds, 4) for timing in values],
         }
         for name, values in timings.items()
