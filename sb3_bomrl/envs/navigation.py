@@ -1,18 +1,64 @@
 """A point mass in the plane, whose goal is not observed."""
 
+from typing import Any
+
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
 from sb3_bomrl.checks import check_positive
-from sb3_bomrl.envs.array_env import Advanced, Array, ArrayTaskEnv
+from sb3_bomrl.envs.base import TaskEnv
 from sb3_bomrl.envs.tasks import SquareTasks
+from sb3_bomrl.types import Task
 
 MAX_SPEED = 0.1
 """Largest move per axis and step."""
 
+Array = npt.NDArray[np.float64]
 
-class Navigation2DEnv(ArrayTaskEnv):
+
+def move(positions: Array, actions: npt.NDArray) -> Array:
+    """
+    Compute one step of the dynamics, ``position + 0.1 clip(action, -1, 1)``.
+
+    :param positions: (n, 2)
+    :param actions: (n, 2)
+    :return: new positions, (n, 2)
+    """
+    return positions + MAX_SPEED * np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
+
+
+def reward(positions: Array, goals: Array) -> Array:
+    """
+    Compute the reward, minus the Euclidean distance to the goal.
+
+    :param positions: (n, 2), after the move
+    :param goals: (n, 2)
+    :return: (n,)
+    """
+    offset = positions - goals
+    return -np.sqrt(offset[:, 0] ** 2 + offset[:, 1] ** 2)
+
+
+def observation_space(horizon: int) -> spaces.Box:
+    """
+    Return the space of positions that can be reached within an episode.
+
+    :param horizon: steps per episode
+    :raises ValueError: if it is not a positive integer
+    """
+    check_positive("horizon", horizon, integer=True)
+    reach = MAX_SPEED * horizon
+    return spaces.Box(-reach, reach, shape=(2,), dtype=np.float32)
+
+
+def action_space() -> spaces.Box:
+    """Return the space of velocities, as fractions of the largest."""
+    return spaces.Box(-1.0, 1.0, shape=(2,), dtype=np.float32)
+
+
+class Navigation2DEnv(TaskEnv, gym.Env[npt.NDArray, npt.NDArray]):
     """
     A point mass in the plane that starts at the origin; the goal, which is the task, is not observed.
 
@@ -24,7 +70,8 @@ class Navigation2DEnv(ArrayTaskEnv):
     :param task: first goal (x, y), ``None`` for the square's upper right corner
     """
 
-    action_space = spaces.Box(-1.0, 1.0, shape=(2,), dtype=np.float32)
+    metadata = {"render_modes": []}
+    render_mode = None
 
     def __init__(
         self,
@@ -32,18 +79,34 @@ class Navigation2DEnv(ArrayTaskEnv):
         horizon: int = 100,
         task: tuple[float, float] | None = None,
     ) -> None:
-        check_positive("horizon", horizon, integer=True)
-        reach = MAX_SPEED * horizon  # within an episode
-        self.observation_space = spaces.Box(-reach, reach, shape=(2,), dtype=np.float32)
-        self.task_distribution = SquareTasks(goal_half_width)
-        super().__init__(horizon, task)
+        self.observation_space = observation_space(horizon)
+        self.horizon = int(horizon)
+        self.action_space = action_space()
+        self._position = np.zeros((1, 2))
+        self._n_elapsed = 0
+        self._init_tasks(SquareTasks(goal_half_width), task)
 
-    def start(self, rng: np.random.Generator) -> Array:
-        """Return the origin."""
-        return np.zeros(2)
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+        """Go back to the origin."""
+        super().reset(seed=seed, options=options)
+        self._seed_tasks_on_reset(seed)
+        self._position = np.zeros((1, 2))
+        self._n_elapsed = 0
+        return self._observation(), {"task": self._task}
 
-    def advance(self, states: Array, actions: npt.NDArray, tasks: Array) -> Advanced:
+    def step(
+        self, action: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Move, then measure the distance."""
-        positions = states + MAX_SPEED * actions
-        offset = positions - tasks
-        return positions, -np.sqrt(offset[:, 0] ** 2 + offset[:, 1] ** 2), None
+        self._position = move(self._position, np.asarray(action)[None])
+        self._n_elapsed += 1
+        distance_reward = float(reward(self._position, self._goal)[0])
+        return self._observation(), distance_reward, False, self._n_elapsed >= self.horizon, {"task": self._task}
+
+    def _observation(self) -> npt.NDArray[np.float32]:
+        return self._position[0].astype(np.float32)
+
+    def _apply_task(self, task: Task) -> None:
+        self._goal = np.array([task], dtype=np.float64)

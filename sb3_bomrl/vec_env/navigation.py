@@ -1,12 +1,18 @@
 """Navigation2D for thousands of environments at once."""
 
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 
-from sb3_bomrl.envs.navigation import Navigation2DEnv
-from sb3_bomrl.vec_env.array import ArrayTaskVecEnv
+from sb3_bomrl.envs.navigation import action_space, move, observation_space, reward
+from sb3_bomrl.envs.tasks import SquareTasks
+from sb3_bomrl.types import Task
+from sb3_bomrl.vec_env.base import ArrayStep, BatchTaskVecEnv, Ids
 
 
-class NavigationVecEnv(ArrayTaskVecEnv):
+class NavigationVecEnv(BatchTaskVecEnv):
     """
     A batch of Navigation2D in vectorised NumPy, equal to as many single environments.
 
@@ -23,6 +29,24 @@ class NavigationVecEnv(ArrayTaskVecEnv):
         horizon: int = 100,
         spec: EnvSpec | None = None,
     ) -> None:
-        env = Navigation2DEnv(goal_half_width, horizon)
-        env.spec = spec
-        super().__init__(env, n_envs)
+        tasks = SquareTasks(goal_half_width)
+        super().__init__(n_envs, observation_space(horizon), action_space(), tasks, horizon, spec=spec)
+
+    def allocate_rows(self) -> None:
+        """Make the positions and goals."""
+        self._positions = np.zeros((self.num_envs, 2))
+        self._goals = np.zeros((self.num_envs, 2))
+
+    def reset_rows(self, ids: Ids) -> npt.NDArray[np.float32]:
+        """Go back to the origin."""
+        self._positions[ids] = 0.0
+        return self._positions[ids].astype(np.float32)
+
+    def step_rows(self, actions: npt.NDArray) -> ArrayStep:
+        """Move all rows."""
+        self._positions = move(self._positions, actions)
+        return ArrayStep(self._positions.astype(np.float32), reward(self._positions, self._goals))
+
+    def apply_tasks(self, ids: Ids, tasks: Sequence[Task]) -> None:
+        """Write goals, (x, y) each."""
+        self._goals[ids] = np.array(tasks)[:, None]
